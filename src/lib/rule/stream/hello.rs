@@ -1,0 +1,129 @@
+//! The hello: who ships, and what. Lines of `key=word`, so that a dump of a stream can be read; unknown keys are passed
+//! over, so that later releases can say more within version 1.
+
+use super::{Corrupt, corrupt};
+use crate::rule::pattern::Pattern;
+use crate::rule::scheme::{Engine, Scheme};
+use crate::value::escape::{unword, word};
+use crate::value::position::number;
+
+/// The version of the stream that this release writes and reads.
+pub const VERSION: u64 = 1;
+
+/// What a sender says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Name of the set; empty when the operator gave none.
+    pub set: String,
+    /// Engine and pattern.
+    pub scheme: Scheme,
+    /// What makes this database unlike any other of its engine (PostgreSQL's system identifier); empty where the engine
+    /// has no such thing.
+    pub identity: String,
+    /// Bytes of every closed segment, where the engine has a fixed size; else 0.
+    pub segment_size: u64,
+    /// How many masters this set has had.
+    pub epoch: u64,
+    /// What a receiver's engine must understand (log version, byte order); empty when not known.
+    pub fingerprint: String,
+    /// Name of the sending site, for messages; may be empty.
+    pub site: String,
+}
+
+impl Hello {
+    /// The payload of the hello frame.
+    pub fn print(&self) -> String {
+        let Hello { set, scheme, identity, segment_size, epoch, fingerprint, site } = self;
+        let pattern = scheme.pattern().map(Pattern::to_string).unwrap_or_default();
+        format!(
+            "v={VERSION}\nset={}\nengine={}\npattern={}\nidentity={}\nsegment-size={segment_size}\nepoch={epoch}\n\
+             fingerprint={}\nsite={}\n",
+            word(set),
+            scheme.engine(),
+            word(&pattern),
+            word(identity),
+            word(fingerprint),
+            word(site),
+        )
+    }
+
+    /// Reads the payload of a hello frame.
+    pub fn parse(payload: &[u8]) -> Result<Hello, Corrupt> {
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return corrupt("the hello is not UTF-8");
+        };
+        let field =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).and_then(unword);
+        let want = |key: &str| field(key).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
+        let count = |key: &str| number(&want(key)?).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
+        let version = count("v")?;
+        if version != VERSION {
+            return corrupt(format!("the stream is version {version}, this release reads version {VERSION}"));
+        }
+        let engine = Engine::parse(&want("engine")?).map_err(Corrupt)?;
+        let pattern = match want("pattern")?.as_str() {
+            "" => None,
+            pattern => Some(Pattern::parse(pattern).map_err(Corrupt)?),
+        };
+        Ok(Hello {
+            set: name(want("set")?)?,
+            scheme: Scheme::new(engine, pattern).map_err(Corrupt)?,
+            identity: name(want("identity")?)?,
+            segment_size: count("segment-size")?,
+            epoch: count("epoch")?,
+            fingerprint: name(want("fingerprint")?)?,
+            site: name(want("site")?)?,
+        })
+    }
+}
+
+/// A name that may be kept in a state file and shown: bounded, without control characters.
+fn name(text: String) -> Result<String, Corrupt> {
+    if text.len() > 255 || text.chars().any(char::is_control) {
+        return corrupt("the hello has a name that is too long or has control characters");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            set: "order s".into(),
+            scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log.%S").unwrap())).unwrap(),
+            identity: String::new(),
+            segment_size: 0,
+            epoch: 3,
+            fingerprint: "log-version=19 byte-order=little".into(),
+            site: "venus".into(),
+        }
+    }
+
+    #[test]
+    fn it_is_read_back_and_unknown_keys_are_passed_over() {
+        let text = hello().print() + "later=thing\n";
+        assert_eq!(Hello::parse(text.as_bytes()), Ok(hello()));
+    }
+
+    #[test]
+    fn hostile_fields_are_refused() {
+        let good = hello().print();
+        for (from, to) in [
+            ("v=1", "v=2"),
+            ("v=1", "v=x"),
+            ("pattern=log.%25S", "pattern=../%25S"),
+            ("pattern=log.%25S", "pattern=.repl%25S"),
+            ("engine=plain", "engine=other"),
+            ("epoch=3", "epoch=-1"),
+            ("set=order%20s", "set=a%0Ab"),
+            ("set=order%20s\n", ""),
+        ] {
+            let bad = good.replacen(from, to, 1);
+            assert_ne!(bad, good);
+            assert!(Hello::parse(bad.as_bytes()).is_err(), "{to}");
+        }
+        assert!(Hello::parse(&[0xff; 20]).is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! Sizes and durations as operators write them. Sizes take K, M, G (IEC: 1K is 1024 bytes), durations ms, s, m, h.
+
+use std::time::Duration;
+
+use super::position::number;
+
+/// Reads a size in bytes: `4096`, `64K`, `10M`, `2G`.
+pub fn size(text: &str) -> Result<u64, String> {
+    let error = || format!("'{text}' is not a size: expected a number of bytes with K, M or G, such as 64M");
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    number(digits).and_then(|count| count.checked_mul(1 << shift)).ok_or_else(error)
+}
+
+/// Reads a rate in bytes per second, at least 1K so that a stream stays alive.
+pub fn rate(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        rate if rate < 1024 => Err(format!("'{text}' is too slow: the least rate is 1K bytes per second")),
+        rate => Ok(rate),
+    }
+}
+
+/// Reads a duration: `250ms`, `5s`, `10m`, `2h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("'{text}' is not a duration: expected a number with ms, s, m or h, such as 250ms");
+    let unit = text.trim_start_matches(|ch: char| ch.is_ascii_digit());
+    let count = number(&text[..text.len() - unit.len()]).ok_or_else(error)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(error()),
+    };
+    // A year and some: far above any use, far below what would overflow a deadline.
+    match count.checked_mul(millis) {
+        Some(total) if total <= 400 * 24 * 3_600_000 => Ok(Duration::from_millis(total)),
+        _ => Err(error()),
+    }
+}
+
+/// Reads a duration above zero.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("'{text}' is too short: it must be above zero")),
+        long => Ok(long),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("64K"), Ok(65_536));
+        assert_eq!(size("2G"), Ok(2 << 30));
+        for bad in ["", "K", "1k", "-1", "1.5M", "1KB", "18014398509481985K", "é"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert!(rate("1023").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "5", "s", "1d", "-1s", "1 s", "99999999999999999999s", "10000h", "é"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(positive_duration("0s").is_err());
+    }
+}
