@@ -1,3 +1,5 @@
 //! stub
+pub mod edge;
+pub mod engine;
 pub mod rule;
 pub mod value;

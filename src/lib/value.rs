@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod escape;
 pub mod exit;
+pub mod pairs;
 pub mod position;
 pub mod time;
 pub mod units;

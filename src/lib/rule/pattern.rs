@@ -66,8 +66,8 @@ impl Pattern {
         if text.contains('/') {
             return refuse("it names a directory; give the directory as LOGDIR and the file name as the pattern");
         }
-        if text.chars().any(char::is_control) {
-            return refuse("it has a control character");
+        if text.chars().any(|ch| ch.is_control() || ch == '\\') {
+            return refuse("it has a control character or a backslash");
         }
         if before.starts_with(['.', '-']) {
             return refuse("a segment name does not begin with '.' or '-'");
@@ -163,8 +163,8 @@ mod tests {
     fn hostile_and_ambiguous_patterns_are_refused() {
         let long = format!("{}%S", "x".repeat(240));
         for bad in [
-            "", "log", "../%S", "a/%S", ".repl%S", "-%S", "%N%S", "%", "%x", "%0S", "%021S", "%0999S", "a\n%S", "1%S",
-            "%S2", "%S\0", &long,
+            "", "log", "../%S", "a/%S", ".repl%S", "-%S", "%N%S", "%", "%x", "%0S", "%021S", "%0999S", "a\n%S",
+            "a\\%S", "1%S", "%S2", "%S\0", &long,
         ] {
             assert!(Pattern::parse(bad).is_err(), "{bad:?}");
         }

@@ -10,8 +10,9 @@
 use std::fmt;
 
 use super::{Corrupt, corrupt};
-use crate::value::escape::{show, unword, word};
+use crate::value::escape::{show, word};
 use crate::value::exit::Code;
+use crate::value::pairs;
 use crate::value::position::{Position, Start, number};
 
 /// Most bytes of a line, with its line end.
@@ -73,25 +74,21 @@ impl Line {
     }
 }
 
-fn field(rest: &str, key: &str) -> Option<String> {
-    rest.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).and_then(unword)
-}
-
 fn welcome(rest: &str) -> Option<Welcome> {
-    if field(rest, "v")? != "1" {
+    if pairs::get(rest, "v")? != "1" {
         return None;
     }
     Some(Welcome {
-        set: field(rest, "set")?,
-        engine: field(rest, "engine")?,
-        site: field(rest, "site")?,
-        epoch: number(&field(rest, "epoch")?)?,
-        at: field(rest, "at")?.parse().ok()?,
+        set: pairs::get(rest, "set")?,
+        engine: pairs::get(rest, "engine")?,
+        site: pairs::get(rest, "site")?,
+        epoch: pairs::count(rest, "epoch")?,
+        at: pairs::get(rest, "at")?.parse().ok()?,
     })
 }
 
 fn ack(rest: &str) -> Option<Ack> {
-    let level = |key: &str| match field(rest, key)?.as_str() {
+    let level = |key: &str| match pairs::get(rest, key)?.as_str() {
         "" => Some(None),
         position => position.parse().ok().map(Some),
     };

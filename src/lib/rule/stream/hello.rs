@@ -4,8 +4,8 @@
 use super::{Corrupt, corrupt};
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::{Engine, Scheme};
-use crate::value::escape::{unword, word};
-use crate::value::position::number;
+use crate::value::escape::word;
+use crate::value::pairs;
 
 /// The version of the stream that this release writes and reads.
 pub const VERSION: u64 = 1;
@@ -52,10 +52,8 @@ impl Hello {
         let Ok(text) = std::str::from_utf8(payload) else {
             return corrupt("the hello is not UTF-8");
         };
-        let field =
-            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).and_then(unword);
-        let want = |key: &str| field(key).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
-        let count = |key: &str| number(&want(key)?).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
+        let want = |key: &str| pairs::get(text, key).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
+        let count = |key: &str| pairs::count(text, key).ok_or_else(|| Corrupt(format!("the hello has no valid {key}")));
         let version = count("v")?;
         if version != VERSION {
             return corrupt(format!("the stream is version {version}, this release reads version {VERSION}"));

@@ -104,6 +104,8 @@ pub struct Previous {
     pub digest: Digest,
 }
 
+/// Most bytes of one hole frame: hashing them takes a fraction of a second.
+pub const HOLE_MAX: u64 = 1 << 30;
 /// No time is known.
 const NO_TIME: i64 = i64::MIN;
 
@@ -277,7 +279,9 @@ pub fn decode(kind: Kind, flags: u8, payload: &[u8]) -> Result<Message<'_>, Corr
     fields.finish()?;
     match message {
         Message::Hole { offset, length }
-            if length == 0 || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) =>
+            if length == 0
+                || length > HOLE_MAX
+                || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) =>
         {
             corrupt(format!("a hole of {length} bytes at {offset}"))
         }
@@ -331,7 +335,7 @@ mod tests {
             Message::Begin(begin.clone()),
             Message::Begin(Begin { previous, ..begin }),
             Message::Data { offset: 5, bytes: b"abc" },
-            Message::Hole { offset: 5, length: 1 << 40 },
+            Message::Hole { offset: 5, length: HOLE_MAX },
             Message::Mark { offset: 9, time: None, digest },
             Message::Mark { offset: 9, time: Some(Time(-5)), digest },
             Message::End { length: 9, digest },
@@ -355,6 +359,7 @@ mod tests {
             Message::Data { offset: i64::MAX as u64, bytes: b"abc" },
             Message::Hole { offset: 1, length: u64::MAX },
             Message::Hole { offset: 1, length: 0 },
+            Message::Hole { offset: 1, length: HOLE_MAX + 1 },
         ] {
             let (kind, payload) = message.encode();
             assert!(decode(kind, 0, &payload).is_err(), "{message:?}");

@@ -1,0 +1,14 @@
+//! Floor 2: edges. Every open, fsync, rename, flock, spawn, signal and clock of the suite is here, once. Nothing here
+//! knows what a segment or a verdict is.
+
+pub mod bell;
+pub mod clock;
+pub mod dir;
+pub mod hook;
+pub mod journal;
+pub mod link;
+pub mod lock;
+pub mod pace;
+pub mod signal;
+pub mod slots;
+pub mod watch;

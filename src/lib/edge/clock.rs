@@ -1,0 +1,21 @@
+//! The wall clock: for records and narration only. Time-outs go by `std::time::Instant`, which no clock jump moves.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::value::time::Time;
+
+/// Now.
+pub fn now() -> Time {
+    let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN + 1, |micros| -micros),
+    };
+    Time(micros)
+}
+
+/// When a file was last written.
+pub fn written(metadata: &Metadata) -> Time {
+    Time(metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1000))
+}

@@ -1,0 +1,149 @@
+//! Commands that the operator configured, run by `/bin/sh -c`: no standard input, no inherited descriptor, a process
+//! group of their own so that a time-out ends all of it, values in the environment and never in the command line. The
+//! tail of what they print is kept for the error.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::value::escape::show_bytes;
+use crate::value::exit::{Code, fail};
+
+/// Bytes of output that are kept.
+const TAIL: usize = 2048;
+
+/// A command with what it may know and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// Name for messages: `feed`, `gate`.
+    pub name: &'static str,
+    /// What `/bin/sh -c` runs.
+    pub command: String,
+    /// After this long it is killed; `None` waits for ever.
+    pub timeout: Option<Duration>,
+}
+
+impl Hook {
+    /// Runs the command to its end. Anything but exit status 0 is an error with code 9 and the output's tail; `abandon`
+    /// is asked now and then, and true kills the command.
+    pub fn run(&self, values: &[(&str, String)], abandon: &dyn Fn() -> bool) -> Result<()> {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(&self.command).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(values.iter().map(|(key, value)| (key, value)));
+        let mut child = command.spawn().with_context(|| format!("cannot run the {} command", self.name))?;
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let streams: [Option<Box<dyn Read + Send>>; 2] =
+            [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
+        let readers: Vec<_> =
+            streams.into_iter().flatten().map(|stream| keep_tail(stream, Arc::clone(&tail))).collect();
+        let status = self.wait(&mut child, abandon)?;
+        // Something that it left running may hold the pipe open: what was printed so far is enough.
+        let patience = Instant::now() + Duration::from_millis(200);
+        while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let printed = show_bytes(tail.lock().make_contiguous().trim_ascii());
+        let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { printed };
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => fail(Code::Hook, format!("the {} command {}: {printed}", self.name, describe(status))),
+            None => fail(Code::Hook, format!("the {} command took too long and was ended: {printed}", self.name)),
+        }
+    }
+
+    /// Waits for the child; `None` when it was killed by us.
+    fn wait(&self, child: &mut Child, abandon: &dyn Fn() -> bool) -> Result<Option<ExitStatus>> {
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut nap = Duration::from_millis(1);
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if abandon() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                end_group(child);
+                child.wait()?;
+                return Ok(None);
+            }
+            std::thread::sleep(nap);
+            nap = (nap * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Kills a child that leads its own process group, with all of the group.
+pub(super) fn end_group(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended in this instant; then there is nothing to kill.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// `exited with 3`, `was killed by signal 9`.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            let mut tail = tail.lock();
+            tail.extend(&buffer[..count]);
+            let excess = tail.len().saturating_sub(TAIL);
+            tail.drain(..excess);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::exit::code_of;
+
+    fn hook(command: &str) -> Hook {
+        Hook { name: "feed", command: command.into(), timeout: Some(Duration::from_secs(20)) }
+    }
+
+    #[test]
+    fn values_come_by_the_environment_and_are_not_interpreted() {
+        let value = "a'; exit 1; $(exit 1)".to_owned();
+        hook("test \"$REPL_X\" = \"a'; exit 1; \\$(exit 1)\"").run(&[("REPL_X", value)], &|| false).unwrap();
+    }
+
+    #[test]
+    fn a_failure_shows_status_and_tail() {
+        let error = hook("echo one; echo two >&2; exit 3").run(&[], &|| false).unwrap_err();
+        assert_eq!(code_of(&error), Code::Hook);
+        let text = error.to_string();
+        assert!(text.contains("exited with 3") && text.contains("one") && text.contains("two"), "{text}");
+    }
+
+    #[test]
+    fn a_time_out_ends_the_whole_group() {
+        let mut slow = hook("sleep 1000 & echo $! ; wait");
+        slow.timeout = Some(Duration::from_millis(300));
+        let text = slow.run(&[], &|| false).unwrap_err().to_string();
+        let pid = text.rsplit(' ').next().unwrap().to_owned();
+        let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !gone() && Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert!(gone(), "{text}");
+    }
+}

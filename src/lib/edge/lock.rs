@@ -1,0 +1,80 @@
+//! One writer per directory. The lock is an flock: it dies with its process, whatever killed it, and no child inherits
+//! it, since the descriptor is closed on exec. The file's text names the holder for the one who is refused.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::dir::Dir;
+use crate::value::escape::show_bytes;
+use crate::value::exit::{Code, fail};
+
+/// A held lock; dropping it lets it go.
+#[derive(Debug)]
+pub struct Lock {
+    _fd: OwnedFd,
+}
+
+impl Lock {
+    /// Takes the lock `name` in a directory or says who holds it (exit code 7). Never waits.
+    pub fn take(dir: &Dir, name: &str) -> Result<Lock> {
+        let file = match dir.open_write(name)? {
+            Some(file) => file,
+            None => dir.create_new(name).or_else(|error| dir.open_write(name)?.ok_or(error))?,
+        };
+        if !try_lock(&file).with_context(|| format!("cannot lock {}", dir.shown(name)))? {
+            let mut holder = [0; 200];
+            let length = file.read_at(&mut holder, 0).unwrap_or(0);
+            let holder = show_bytes(holder[..length].trim_ascii());
+            return fail(Code::Busy, format!("{} is held by {holder}", dir.shown(name)));
+        }
+        let holder = format!("process {}\n", std::process::id());
+        let write = || -> io::Result<()> {
+            file.write_all_at(holder.as_bytes(), 0)?;
+            file.set_len(holder.len() as u64)
+        };
+        // Naming the holder is a courtesy: a full disk must not keep the lock from being taken.
+        let _ = write();
+        Ok(Lock { _fd: file.into() })
+    }
+
+    /// Locks a directory itself, or says that another process has it (exit code 7).
+    pub fn take_directory(dir: &Dir) -> Result<Lock> {
+        let fd = dir.reopen()?;
+        if !try_lock(&fd).with_context(|| format!("cannot lock {}", dir.shown("")))? {
+            return fail(Code::Busy, format!("{} is held by another process", dir.shown("")));
+        }
+        Ok(Lock { _fd: fd })
+    }
+}
+
+/// Takes the lock; false when another open file has it.
+fn try_lock(fd: impl AsFd) -> io::Result<bool> {
+    match flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::exit::code_of;
+
+    #[test]
+    fn a_second_taker_is_told_the_holder_and_a_dropped_lock_is_free() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        let held = Lock::take(&dir, "lock").unwrap();
+        let error = Lock::take(&dir, "lock").unwrap_err();
+        assert_eq!(code_of(&error), Code::Busy);
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(held);
+        Lock::take(&dir, "lock").unwrap();
+    }
+}

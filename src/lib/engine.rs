@@ -1,0 +1,8 @@
+//! Floor 3: engines. They join rules and edges into what a command does, take readers, writers and directories, and know
+//! nothing of terminals or of the command line: a test can join ship and apply with a pipe.
+
+pub mod apply;
+pub mod note;
+pub mod ship;
+
+pub mod site;

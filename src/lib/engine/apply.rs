@@ -1,0 +1,380 @@
+//! Receives a stream: greets, proves its beginning, lands it, acknowledges what is durable, and feeds the database.
+//!
+//! Three threads, so that none waits for another: this one reads and lands, one makes durable and acknowledges
+//! ([`commit`]), one feeds ([`feed`]). It never opens anything outside its directory and its state.
+
+mod aside;
+mod commit;
+pub mod feed;
+mod frames;
+pub(in crate::engine) mod land;
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
+
+use self::commit::Commit;
+use self::feed::Feed;
+use self::frames::{Frames, refused};
+use self::land::{Differing, Landing, Sync};
+use super::note::{Monitor, Note};
+use super::site::{self, Holding, Origin, STATE, Site};
+use crate::edge::bell::Bell;
+use crate::edge::dir::Dir;
+use crate::edge::lock::Lock;
+use crate::edge::signal::Stop;
+use crate::rule::scheme::Scheme;
+use crate::rule::stream::back::{Line, Welcome};
+use crate::rule::stream::hello::Hello;
+use crate::rule::stream::message::Message;
+use crate::value::escape::show_bytes;
+use crate::value::exit::{Code, Failure, code_of, fail};
+use crate::value::position::Start;
+
+/// Everything that `repl-apply` can be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Refuse streams of another engine or pattern.
+    pub scheme: Option<Scheme>,
+    /// Refuse streams of another set.
+    pub set: Option<String>,
+    /// Name of this site, for the greeting.
+    pub site: String,
+    /// Where state is kept instead of `LOGDIR/.repl`.
+    pub state: Option<PathBuf>,
+    /// Nothing that exists may be changed.
+    pub append_only: bool,
+    /// What may happen to bytes of ours that differ.
+    pub differing: Differing,
+    /// Take a directory that has foreign files in it.
+    pub adopt: bool,
+    /// When to make durable.
+    pub sync: Sync,
+    /// How to feed a database.
+    pub feed: Option<feed::Options>,
+    /// Kept in the history with what was forced.
+    pub reason: Option<String>,
+}
+
+/// The back channel: writes one line, at once.
+pub type Back = Box<dyn FnMut(&Line) -> io::Result<()> + Send>;
+
+/// What `repl-apply --position` prints, without a lock or a change.
+pub fn position(dir: &std::path::Path, state: Option<&std::path::Path>) -> Result<Start> {
+    if !dir.exists() {
+        return Ok(Start::Oldest);
+    }
+    let holding = match site::peek(&Dir::open(dir)?, state)? {
+        Some(state) => site::holding(&state)?,
+        None => None,
+    };
+    Ok(holding.map_or(Start::Oldest, |holding| Start::At(holding.bookmark())))
+}
+
+/// Receives one stream to its end. A refusal is also told on the back channel.
+pub fn run(
+    dir: &Dir,
+    input: impl Read,
+    back: Option<Back>,
+    options: &Options,
+    stop: &Stop,
+    monitor: &Monitor,
+) -> Result<()> {
+    let back = back.map(|back| Arc::new(Mutex::new(back)));
+    let result = receive(dir, input, back.as_ref(), options, stop, monitor);
+    if let (Err(error), Some(back)) = (&result, &back) {
+        // A sender that is gone cannot be told; the exit code says it too.
+        let _ = back.lock()(&Line::Refuse(code_of(error), format!("{error:#}")));
+    }
+    result
+}
+
+fn receive(
+    dir: &Dir,
+    input: impl Read,
+    back: Option<&Arc<Mutex<Back>>>,
+    options: &Options,
+    stop: &Stop,
+    monitor: &Monitor,
+) -> Result<()> {
+    let state = match &options.state {
+        Some(path) => Dir::create(path)?,
+        None => dir.subdir(STATE)?,
+    };
+    // The directory itself is locked too, so that two writers with different --state cannot meet.
+    let _locks = (Lock::take(&state, "lock")?, Lock::take_directory(dir)?);
+    let (site, origin, holding) = Site::open(state.try_clone()?)?;
+    let applied = site::applied(&state)?;
+    if let Some(back) = back {
+        let welcome = welcome(&state, origin.as_ref(), holding, options)?;
+        back.lock()(&Line::Welcome(welcome)).context("cannot greet")?;
+    }
+    let commit = Commit::new(holding, applied);
+    let (site, bell, ending) = (Mutex::new(site), Bell::new(), AtomicBool::new(false));
+    let acks = back.map(Arc::clone).map(|back| Box::new(move |ack| back.lock()(&Line::Ack(ack))) as commit::Acks);
+    std::thread::scope(|scope| {
+        let committer = scope.spawn(|| commit.run(dir, &site, acks, &|| bell.ring()));
+        let feeding = Mutex::new(None);
+        let start_feed = |origin: &Origin| -> Result<()> {
+            let mut feeding = feeding.lock();
+            if let (Some(options), None) = (&options.feed, &*feeding) {
+                let mut feed =
+                    Feed::new(options, dir, state.try_clone()?, origin.clone(), &commit, Arc::clone(monitor))?;
+                let (bell, ending) = (&bell, &ending);
+                *feeding = Some(scope.spawn(move || feed.run(bell, stop, &|| ending.load(Ordering::SeqCst))));
+            }
+            Ok(())
+        };
+        let session = Session { dir, site: &site, commit: &commit, options, stop, monitor };
+        let landed = session.land(input, origin, &start_feed);
+        // The feed may still raise `applied`, so the commit thread is ended after it.
+        commit.settle();
+        ending.store(true, Ordering::SeqCst);
+        bell.ring();
+        let fed = match feeding.into_inner() {
+            Some(thread) => thread.join().unwrap_or_else(|_| fail(Code::Failed, "the feeding thread failed")),
+            None => Ok(()),
+        };
+        commit.end();
+        let committed = committer.join().unwrap_or_else(|_| fail(Code::Failed, "the commit thread failed"));
+        // What could not be made durable is the cause of whatever came after it.
+        committed.and(landed).and(fed)
+    })
+}
+
+fn welcome(state: &Dir, origin: Option<&Origin>, holding: Option<Holding>, options: &Options) -> Result<Welcome> {
+    Ok(Welcome {
+        set: origin.map(|origin| origin.set.clone()).unwrap_or_default(),
+        engine: origin.map(|origin| origin.scheme.engine().to_string()).unwrap_or_default(),
+        site: options.site.clone(),
+        epoch: site::epoch(state)?,
+        at: holding.map_or(Start::Oldest, |holding| Start::At(holding.bookmark())),
+    })
+}
+
+/// One stream.
+struct Session<'a> {
+    dir: &'a Dir,
+    site: &'a Mutex<Site>,
+    commit: &'a Commit,
+    options: &'a Options,
+    stop: &'a Stop,
+    monitor: &'a Monitor,
+}
+
+impl Session<'_> {
+    fn land(&self, input: impl Read, origin: Option<Origin>, start_feed: &dyn Fn(&Origin) -> Result<()>) -> Result<()> {
+        if let Some(origin) = &origin {
+            start_feed(origin)?;
+        }
+        let mut frames = match Frames::open(input) {
+            Err(_) if self.stop.is_asked() => return Ok(()),
+            frames => frames?,
+        };
+        let hello = match frames.next() {
+            Ok(Some(Message::Hello(payload))) => Hello::parse(payload).map_err(refused)?,
+            Ok(Some(_)) => return fail(Code::Corrupt, "the stream does not begin with a hello"),
+            Ok(None) | Err(_) if self.stop.is_asked() => return Ok(()),
+            Ok(None) => return fail(Code::Link, "the stream ended before it said what it is"),
+            Err(error) => return Err(error),
+        };
+        let origin = self.admit(&hello, origin)?;
+        let mut landing =
+            Landing::new(self.dir, hello.scheme.clone(), self.site, self.commit, Arc::clone(self.monitor));
+        landing.segment_size = hello.segment_size;
+        landing.sync = self.options.sync;
+        landing.differing = self.options.differing;
+        landing.reason.clone_from(&self.options.reason);
+        landing.start = origin.as_ref().map(|origin| origin.start);
+        let result = self.stream(&mut frames, &mut landing, &hello, origin, start_feed);
+        let place = landing.place();
+        landing.finish();
+        if landing.compared() > 0 {
+            (self.monitor)(Note::Detail(format!("{} bytes were there already and are equal", landing.compared())));
+        }
+        match result {
+            Err(_) if self.stop.is_asked() => Ok(()),
+            Err(error) if code_of(&error) == Code::Corrupt && place.is_some() => {
+                let name = place.map(|at| format!("segment {} at {}", at.segment, at.offset)).unwrap_or_default();
+                Err(error.context(format!("stream refused in {name}")))
+            }
+            result => result,
+        }
+    }
+
+    /// Checks who sends against what is pinned here, and this directory against foreign files.
+    fn admit(&self, hello: &Hello, origin: Option<Origin>) -> Result<Option<Origin>> {
+        if let Some(wanted) = self.options.scheme.as_ref().filter(|wanted| **wanted != hello.scheme) {
+            let (ours, theirs) = (wanted.engine(), hello.scheme.engine());
+            return fail(
+                Code::Fenced,
+                format!("this site takes engine {ours} only (or another pattern), the stream is of {theirs}"),
+            );
+        }
+        if let Some(set) = self.options.set.as_ref().filter(|set| **set != hello.set) {
+            return fail(
+                Code::Fenced,
+                format!("this site takes set '{set}' only, the stream is of set '{}'", hello.set),
+            );
+        }
+        let epoch = site::epoch(self.site.lock().dir())?;
+        if hello.epoch < epoch {
+            let text = format!(
+                "the sender is of epoch {}, this site has seen epoch {epoch}: it is no longer the master",
+                hello.epoch
+            );
+            return fail(Code::Fenced, text);
+        }
+        let Some(mut origin) = origin else {
+            self.guard(&hello.scheme)?;
+            return Ok(None);
+        };
+        origin.admit(hello)?;
+        if origin.set != hello.set {
+            origin.set.clone_from(&hello.set);
+            self.site.lock().pin(&origin)?;
+        }
+        Ok(Some(origin))
+    }
+
+    /// Before the first attach: a directory that has files of something else in it is not ours to write into.
+    fn guard(&self, scheme: &Scheme) -> Result<()> {
+        if self.options.adopt {
+            return self.site.lock().record("adopt", "foreign files were passed over", self.options.reason.as_deref());
+        }
+        for name in self.dir.names()? {
+            let shown = show_bytes(name.as_encoded_bytes());
+            let is_ours = match name.to_str() {
+                Some(STATE | "lost+found") => true,
+                Some(name) => scheme.segment(name).is_some() || self.is_side_file(scheme, name)?,
+                None => false,
+            };
+            if !is_ours {
+                return Err(Failure::new(
+                    Code::Guarded,
+                    format!("{} has a foreign file, {shown}", self.dir.path().display()),
+                )
+                .hint("use an empty directory, or repl-apply --adopt")
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_side_file(&self, scheme: &Scheme, name: &str) -> Result<bool> {
+        let mut head = [0; 512];
+        let count = match self.dir.open_read(name) {
+            Ok(Some(file)) => io::Read::take(file, 512).read(&mut head).unwrap_or(0),
+            Ok(None) => 0,
+            // A directory, socket or link: only its name can speak for it.
+            Err(error) if code_of(&error) == Code::Fenced => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(scheme.is_side_file(name, &head[..count]))
+    }
+
+    fn stream(
+        &self,
+        frames: &mut Frames<impl Read>,
+        landing: &mut Landing<'_>,
+        hello: &Hello,
+        mut origin: Option<Origin>,
+        start_feed: &dyn Fn(&Origin) -> Result<()>,
+    ) -> Result<()> {
+        let mut attached = false;
+        loop {
+            if self.commit.is_failed() {
+                return fail(Code::Failed, "what was received could not be made durable");
+            }
+            (self.monitor)(Note::Alive);
+            let Some(message) = frames.next()? else {
+                return fail(Code::Link, "the stream ended without an orderly end");
+            };
+            match message {
+                Message::Begin(begin) if !attached => {
+                    landing.attach(&begin)?;
+                    attached = true;
+                    let pinned = self.pin(hello, origin.take(), begin.position)?;
+                    landing.start = Some(pinned.start);
+                    start_feed(&pinned)?;
+                    (self.monitor)(Note::FoundPosition(begin.position));
+                    (self.monitor)(Note::Ready);
+                }
+                Message::Begin(begin) => {
+                    landing.follow(&begin)?;
+                    (self.monitor)(Note::Processing(begin.position.segment));
+                }
+                Message::Data { offset, bytes } => landing.data(offset, bytes)?,
+                Message::Hole { offset, length } => landing.hole(offset, length)?,
+                Message::Mark { offset, time, digest } => {
+                    landing.mark(offset, time, digest)?;
+                    (self.monitor)(Note::UpToDate(time));
+                }
+                Message::End { length, digest } => landing.end(length, digest)?,
+                Message::Heartbeat { end, .. } => {
+                    landing.master_end(end)?;
+                    self.commit.ask();
+                }
+                Message::Bye { end } => return landing.master_end(end),
+                Message::Aux { name, bytes } => self.aux(&hello.scheme, name, bytes)?,
+                Message::Patch { offset, .. } => {
+                    return fail(Code::Corrupt, format!("a patch at {offset}, but this engine rewrites nothing"));
+                }
+                Message::Hello(_) => return fail(Code::Corrupt, "a second hello"),
+                Message::Packed { .. } => return fail(Code::Corrupt, "compressed data was not unpacked"),
+            }
+        }
+    }
+
+    /// The first attach pins what the stream is of; a newer epoch is kept.
+    fn pin(&self, hello: &Hello, origin: Option<Origin>, start: crate::value::position::Position) -> Result<Origin> {
+        let mut site = self.site.lock();
+        if hello.epoch > site::epoch(site.dir())? {
+            site.set_epoch(hello.epoch)?;
+        }
+        if let Some(origin) = origin {
+            return Ok(origin);
+        }
+        let origin = Origin {
+            set: hello.set.clone(),
+            scheme: hello.scheme.clone(),
+            identity: hello.identity.clone(),
+            segment_size: hello.segment_size,
+            start,
+        };
+        site.pin(&origin)?;
+        let detail = format!("set '{}', engine {}, from {start}", origin.set, origin.scheme.engine());
+        site.record("attach", &detail, self.options.reason.as_deref())?;
+        Ok(origin)
+    }
+
+    /// A small file beside the log. What the master has is kept in `.repl/aux/`; the file itself is replaced only while
+    /// it is still what the master sent before, since a replica's configuration may have to differ.
+    fn aux(&self, scheme: &Scheme, name: &str, bytes: &[u8]) -> Result<()> {
+        if !scheme.aux_names().contains(&name) {
+            return fail(
+                Code::Corrupt,
+                format!("aux file '{}' is not one of this engine's", crate::value::escape::show(name)),
+            );
+        }
+        let site = self.site.lock();
+        let shipped = site.dir().subdir("aux")?;
+        let before = shipped.read_small(name, 1 << 16)?;
+        let here = self.dir.read_small(name, 1 << 20)?;
+        if here.as_deref() == Some(bytes) {
+            return shipped.replace(name, bytes);
+        }
+        if here.is_none() || (here == before && !self.options.append_only) {
+            self.dir.replace(name, bytes)?;
+        } else {
+            let text =
+                format!("{name} here is not the master's; it is kept, the master's is in {}", shipped.shown(name));
+            (self.monitor)(Note::Warning(text));
+        }
+        shipped.replace(name, bytes)
+    }
+}

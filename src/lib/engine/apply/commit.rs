@@ -1,0 +1,190 @@
+//! Group commit: one thread makes durable what the other landed meanwhile, and only then acknowledges it.
+//!
+//! The order is the promise: data, directory entries, lines of closed segments, position, acknowledgement. A crash
+//! between any two leaves a position that says too little, never too much. After any error of these steps nothing is
+//! acknowledged again in this process: a second fsync can succeed though the data of the first is gone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use parking_lot::{Condvar, Mutex};
+
+use crate::edge::dir::Dir;
+use crate::engine::site::{Closed, Holding, Site};
+use crate::rule::stream::back::Ack;
+use crate::value::position::{Position, Segment};
+
+/// What was landed and is not durable yet.
+#[derive(Default)]
+struct Pending {
+    received: Option<Position>,
+    holding: Option<Holding>,
+    dirty: BTreeMap<Segment, Arc<File>>,
+    entries: bool,
+    closed: Vec<Closed>,
+    asked: bool,
+    ended: bool,
+}
+
+/// What is durable.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Durable {
+    /// As `position` says.
+    pub(super) holding: Option<Holding>,
+    /// Set once; the commit thread has ended then.
+    pub(super) failed: bool,
+}
+
+/// Shared by the landing thread, the commit thread and the feed.
+pub(super) struct Commit {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    durable: Mutex<Durable>,
+    settled: Condvar,
+    applied: Mutex<Option<Position>>,
+}
+
+/// Where acknowledgements go; an error means that the sender is gone.
+pub(super) type Acks = Box<dyn FnMut(Ack) -> std::io::Result<()> + Send>;
+
+impl Commit {
+    pub(super) fn new(holding: Option<Holding>, applied: Option<Position>) -> Commit {
+        let received = holding.map(|holding| holding.held.position);
+        Commit {
+            pending: Mutex::new(Pending { received, ..Pending::default() }),
+            wake: Condvar::new(),
+            durable: Mutex::new(Durable { holding, failed: false }),
+            settled: Condvar::new(),
+            applied: Mutex::new(applied),
+        }
+    }
+
+    /// A frame was landed in `file`; `entry` when the file is new in its directory.
+    pub(super) fn landed(&self, segment: Segment, file: &Arc<File>, entry: bool) {
+        let mut pending = self.pending.lock();
+        pending.entries |= entry;
+        pending.dirty.entry(segment).or_insert_with(|| Arc::clone(file));
+    }
+
+    /// What is held now, once durable; `closed` when that closed a segment.
+    pub(super) fn hold(&self, holding: Holding, closed: Option<Closed>) {
+        let mut pending = self.pending.lock();
+        pending.received = Some(holding.held.position);
+        pending.holding = Some(holding);
+        pending.closed.extend(closed);
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// An acknowledgement is due though nothing may be new.
+    pub(super) fn ask(&self) {
+        self.pending.lock().asked = true;
+        self.wake.notify_one();
+    }
+
+    /// The feed has got this far.
+    pub(super) fn applied(&self, at: Position) {
+        *self.applied.lock() = Some(at);
+        self.ask();
+    }
+
+    /// Nothing more will be landed: what is pending is made durable, then the thread ends.
+    pub(super) fn end(&self) {
+        self.pending.lock().ended = true;
+        self.wake.notify_one();
+    }
+
+    /// What is durable.
+    pub(super) fn durable(&self) -> Durable {
+        self.durable.lock().clone()
+    }
+
+    /// Whether the commit thread gave up.
+    pub(super) fn is_failed(&self) -> bool {
+        self.durable.lock().failed
+    }
+
+    /// Waits until all that was held is durable, or the thread gave up.
+    pub(super) fn settle(&self) {
+        let target = { self.pending.lock().received };
+        let mut durable = self.durable.lock();
+        while !durable.failed && durable.holding.map(|holding| holding.held.position) < target {
+            self.settled.wait(&mut durable);
+        }
+    }
+
+    /// Starts over from an earlier holding, which is durable already.
+    pub(super) fn go_back(&self, holding: Option<Holding>) {
+        let mut pending = self.pending.lock();
+        pending.received = holding.map(|holding| holding.held.position);
+        pending.holding = None;
+        pending.closed.clear();
+        pending.dirty.clear();
+        self.durable.lock().holding = holding;
+    }
+
+    /// The commit thread: until the end or the first error. `notify` is called when more is durable.
+    pub(super) fn run(&self, dir: &Dir, site: &Mutex<Site>, acks: Option<Acks>, notify: &dyn Fn()) -> Result<()> {
+        let result = self.cycle(dir, site, acks, notify);
+        if result.is_err() {
+            self.durable.lock().failed = true;
+        }
+        self.settled.notify_all();
+        notify();
+        result
+    }
+
+    fn cycle(&self, dir: &Dir, site: &Mutex<Site>, mut acks: Option<Acks>, notify: &dyn Fn()) -> Result<()> {
+        loop {
+            let batch = self.wait();
+            let ended = batch.ended;
+            let news = batch.holding.is_some();
+            let received = batch.received;
+            self.make_durable(batch, dir, site)?;
+            if let Some(acks) = &mut acks
+                && (news || !ended)
+            {
+                let flushed = self.durable.lock().holding.map(|holding| holding.held.position);
+                let ack = Ack { received, flushed, applied: *self.applied.lock() };
+                acks(ack).context("cannot acknowledge")?;
+            }
+            if news {
+                self.settled.notify_all();
+                notify();
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to do and takes it.
+    fn wait(&self) -> Pending {
+        let mut pending = self.pending.lock();
+        while pending.holding.is_none() && !pending.asked && !pending.ended {
+            self.wake.wait(&mut pending);
+        }
+        let received = pending.received;
+        let ended = pending.ended;
+        std::mem::replace(&mut *pending, Pending { received, ended, ..Pending::default() })
+    }
+
+    fn make_durable(&self, batch: Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {
+        let Some(holding) = batch.holding else {
+            return Ok(());
+        };
+        for (segment, file) in &batch.dirty {
+            file.sync_data().with_context(|| format!("cannot sync segment {segment} in {}", dir.shown("")))?;
+        }
+        if batch.entries {
+            dir.sync()?;
+        }
+        let mut site = site.lock();
+        site.close(&batch.closed)?;
+        site.hold(&holding)?;
+        self.durable.lock().holding = Some(holding);
+        Ok(())
+    }
+}

@@ -1,0 +1,417 @@
+//! Ships a log: reads it in order, sends it to one receiver, and keeps the link up.
+//!
+//! A receiver is a pipe (one-way, with or without acknowledgements by a fifo) or a command that is started for it. A
+//! command whose link fails is started again, with back-off, for ever when following; what the receiver itself refuses
+//! is final. The log directory is never written to.
+
+mod lane;
+pub mod ledger;
+pub mod outlet;
+mod source;
+mod status;
+mod tracker;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use self::lane::Lane;
+use self::ledger::Ledger;
+use self::outlet::{Compress, Outlet};
+use self::source::Source;
+pub use self::status::Status;
+use self::tracker::Tracker;
+use super::note::{Monitor, Note};
+use super::site;
+use crate::edge::bell::Bell;
+use crate::edge::dir::Dir;
+use crate::edge::hook::describe;
+use crate::edge::link::{self, Inlet, Outgoing};
+use crate::edge::signal::Stop;
+use crate::edge::watch::Watch;
+use crate::rule::scheme::{HEAD, Scheme};
+use crate::rule::stream::back::Welcome;
+use crate::rule::stream::hello::Hello;
+use crate::rule::stream::message::Message;
+use crate::value::exit::{Code, Failure, code_of, fail};
+use crate::value::position::{Position, Segment, Start};
+use crate::value::time::Until;
+
+/// Which acknowledgements count as durable. With one receiver they differ only in whether one is waited for; the master
+/// counts as one that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// None: sent is enough.
+    None,
+    /// One receiver has flushed.
+    One,
+    /// A majority of all sites, this one included, has flushed.
+    Quorum,
+    /// All receivers have flushed.
+    All,
+    /// All receivers that are connected have flushed.
+    AllAvailable,
+}
+
+/// Everything that `repl-ship` can be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Engine and pattern.
+    pub scheme: Scheme,
+    /// Name of the set; empty for none.
+    pub set: String,
+    /// Name of this site, for messages; may be empty.
+    pub site: String,
+    /// Epoch of this master.
+    pub epoch: u64,
+    /// Where to start, in a pipe.
+    pub from: Start,
+    /// Ship what is complete, then end.
+    pub once: bool,
+    /// Only this segment, which is finished.
+    pub only: Option<Segment>,
+    /// Where to end.
+    pub until: Option<Until>,
+    /// Only up to the last boundary.
+    pub commit_only: bool,
+    /// Sync the source before its bytes are sent.
+    pub sync_source: bool,
+    /// Compression.
+    pub compress: Compress,
+    /// Bytes per second.
+    pub bwlimit: Option<u64>,
+    /// Longest time between two looks.
+    pub poll: Duration,
+    /// Look when told of changes, too.
+    pub watch: bool,
+    /// What to wait for at the end.
+    pub ack: Ack,
+    /// How long.
+    pub ack_timeout: Duration,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Silence after which a peer counts as dead.
+    pub timeout: Duration,
+    /// How long a failing link is retried with `once`.
+    pub retry_for: Duration,
+}
+
+/// Where the stream goes.
+pub enum To {
+    /// A descriptor, one-way.
+    Output(File),
+    /// A descriptor, with acknowledgements from a fifo.
+    OutputWithAcks(File, File),
+    /// A command that is started, and started again.
+    Via(String),
+}
+
+const BACK_OFF_LEAST: Duration = Duration::from_millis(250);
+const BACK_OFF_MOST: Duration = Duration::from_secs(30);
+const PIECE: usize = 1 << 18;
+/// How long a receiver may take to end after its input has.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// Ships until the end that the options set, the receiver refuses, or the link is given up.
+pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<()> {
+    let Shipping { ledger, mut status, bell, stop, monitor } = ship;
+    let _watch = start_watch(dir, options, &bell, monitor);
+    let mut parts = Parts { dir, options, ledger, status: &mut status, bell: &bell, stop, monitor };
+    match to {
+        To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
+        To::OutputWithAcks(out, acks) => parts.pipe(out, acks),
+        To::Via(command) => parts.keep_up(&command),
+    }
+}
+
+/// What `run` works with beside its options.
+pub struct Shipping<'a> {
+    /// Memory of shipped segments.
+    pub ledger: &'a mut Ledger,
+    /// Where progress is kept for others to read.
+    pub status: Option<Status>,
+    /// Rung by signals and by changes in the directory.
+    pub bell: Bell,
+    /// Whether an end was asked for.
+    pub stop: &'a Stop,
+    /// Where notes go.
+    pub monitor: &'a Monitor,
+}
+
+fn start_watch(dir: &Dir, options: &Options, bell: &Bell, monitor: &Monitor) -> Option<Watch> {
+    if !options.watch || options.once {
+        return None;
+    }
+    match Watch::start(dir.path(), bell.clone()) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            let every = options.poll.as_millis();
+            (monitor)(Note::Warning(format!("{error:#}; looking every {every} ms instead")));
+            None
+        }
+    }
+}
+
+struct Parts<'a> {
+    dir: &'a Dir,
+    options: &'a Options,
+    ledger: &'a mut Ledger,
+    status: &'a mut Option<Status>,
+    bell: &'a Bell,
+    stop: &'a Stop,
+    monitor: &'a Monitor,
+}
+
+impl Parts<'_> {
+    /// Ships over one connection. `give_up` is asked while the receiver takes nothing.
+    fn ship(
+        &mut self,
+        out: impl AsFd,
+        give_up: Box<dyn Fn() -> bool + Send>,
+        tracker: Option<&Tracker>,
+        start: Start,
+    ) -> Result<()> {
+        let options = self.options;
+        let rate = options.bwlimit;
+        let piece = rate.map_or(PIECE, |rate| (rate / 4).clamp(256, PIECE as u64) as usize);
+        let reading = source::Options {
+            sync: options.sync_source,
+            commit_only: options.commit_only,
+            until: options.until,
+            only: options.only,
+            piece,
+        };
+        let source = Source::new(self.dir.try_clone()?, options.scheme.clone(), reading)?;
+        let mut outlet = Outlet::open(Outgoing::new(out, give_up), options.compress, rate)?;
+        outlet.send(&Message::Hello(self.hello()?.print().as_bytes()))?;
+        self.send_aux(&mut outlet)?;
+        let status = &mut *self.status;
+        let mut pulse = |at: Option<Position>, end: Option<Position>| {
+            if let Some(status) = status {
+                status.pulse(at, end, tracker.map(Tracker::ack));
+            }
+        };
+        pulse(None, None);
+        let lane =
+            Lane::new(source, outlet, tracker, self.ledger, options, self.bell, self.stop, self.monitor, &mut pulse);
+        lane.run(start)
+    }
+
+    fn hello(&self) -> Result<Hello> {
+        let options = self.options;
+        let names = self.dir.names()?;
+        let segments = names.iter().filter_map(|name| options.scheme.segment(name.to_str()?));
+        let fingerprint = match segments.min() {
+            Some(oldest) => {
+                let mut head = Vec::new();
+                if let Some(file) = self.dir.open_read(&options.scheme.name(oldest))? {
+                    io::Read::read_to_end(&mut io::Read::take(file, HEAD as u64), &mut head)?;
+                }
+                options.scheme.fingerprint(&head)
+            }
+            None => String::new(),
+        };
+        Ok(Hello {
+            set: options.set.clone(),
+            scheme: options.scheme.clone(),
+            identity: String::new(),
+            segment_size: 0,
+            epoch: options.epoch,
+            fingerprint,
+            site: options.site.clone(),
+        })
+    }
+
+    fn send_aux(&self, outlet: &mut Outlet<impl Write>) -> Result<()> {
+        for name in self.options.scheme.aux_names() {
+            if let Some(bytes) = self.dir.read_small(name, 1 << 16)? {
+                outlet.send(&Message::Aux { name, bytes: &bytes })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A pipeline that the shell built, with a fifo for the way back.
+    fn pipe(&mut self, out: File, acks: File) -> Result<()> {
+        let tracker = Tracker::default();
+        let (heard, bell) = (tracker.clone(), self.bell.clone());
+        let inlet = Inlet::new(acks, self.options.timeout, None);
+        // Not joined: it ends with the fifo's writer, which may outlive us.
+        std::thread::Builder::new().name("acks".into()).spawn(move || heard.listen(inlet, &bell, &|| {}))?;
+        let start = match self.greeting(&tracker)? {
+            Some(welcome) => welcome.at,
+            None => return Ok(()),
+        };
+        let lost = tracker.clone();
+        self.ship(out, Box::new(move || lost.ended().is_some()), Some(&tracker), start)
+            .or_else(|error| Self::said(&tracker, error))
+    }
+
+    /// Prefers what the receiver said over the broken pipe that followed from it.
+    fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
+        match tracker.ended() {
+            Some(ended) if ended.said => ended.error(),
+            _ => Err(error),
+        }
+    }
+
+    /// Waits for the greeting; `None` when an end was asked for meanwhile.
+    fn greeting(&self, tracker: &Tracker) -> Result<Option<Welcome>> {
+        let deadline = Instant::now() + self.options.timeout;
+        loop {
+            if let Some(welcome) = tracker.welcome() {
+                return Ok(Some(welcome));
+            }
+            if let Some(ended) = tracker.ended() {
+                return ended.error();
+            }
+            if self.stop.is_asked() {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                return fail(Code::Link, "the receiver does not greet");
+            }
+            self.bell.wait_until(deadline);
+        }
+    }
+
+    /// Connects by a command, again and again.
+    fn keep_up(&mut self, command: &str) -> Result<()> {
+        let mut back_off = BACK_OFF_LEAST;
+        let mut failing_since = None;
+        loop {
+            let began = Instant::now();
+            let Err(error) = self.connect(command) else {
+                return Ok(());
+            };
+            if !code_of(&error).is_transient() || self.stop.is_asked() {
+                return Err(error);
+            }
+            if began.elapsed() > BACK_OFF_MOST {
+                (back_off, failing_since) = (BACK_OFF_LEAST, None);
+            }
+            let since = *failing_since.get_or_insert(began);
+            if self.options.once && since.elapsed() >= self.options.retry_for {
+                let code = if code_of(&error) == Code::Full { Code::Full } else { Code::Link };
+                return Err(error.context(Failure::new(code, "gave up on the receiver")));
+            }
+            if let Some(status) = &mut self.status {
+                status.lost(&format!("{error:#}"));
+            }
+            let jitter = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
+            (self.monitor)(Note::Warning(format!("{error:#}; trying again in {:.1} s", jitter.as_secs_f64())));
+            self.rest(jitter);
+            if self.stop.is_asked() {
+                return Ok(());
+            }
+            back_off = (back_off * 2).min(BACK_OFF_MOST);
+        }
+    }
+
+    /// Waits for a time, through rings, unless an end is asked for.
+    fn rest(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline && !self.stop.is_asked() {
+            self.bell.wait_until(deadline);
+        }
+    }
+
+    /// One connection by a command.
+    fn connect(&mut self, command: &str) -> Result<()> {
+        let (peer, input, output) = link::start(command).context("cannot start the receiver")?;
+        let tracker = Tracker::default();
+        let shipped = std::thread::scope(|scope| {
+            let (heard, bell, lost) = (&tracker, self.bell, peer.clone());
+            let inlet = Inlet::new(output, self.options.timeout, None);
+            scope.spawn(move || heard.listen(inlet, bell, &|| lost.kill()));
+            let shipped = match self.greeting(&tracker) {
+                Ok(Some(welcome)) => {
+                    let lost = tracker.clone();
+                    self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), welcome.at)
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            let status = peer.finish(if shipped.is_ok() { PARTING } else { Duration::from_secs(5) });
+            (shipped, status)
+        });
+        let (shipped, status) = shipped;
+        let status = status?;
+        if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
+            return ended.error();
+        }
+        match (shipped, status.code()) {
+            (Ok(()), Some(0)) => Ok(()),
+            // Nothing else can be known of a command that cannot be run; retrying would hide it.
+            (_, Some(code @ (126 | 127))) => {
+                fail(Code::Usage, format!("the receiver's command cannot be run (exit status {code})"))
+            }
+            (Err(error), _) if code_of(&error) != Code::Link => Err(error),
+            (shipped, Some(code)) => {
+                let known = u8::try_from(code).ok().and_then(Code::from_number).filter(|code| *code != Code::Done);
+                let code = known.unwrap_or(Code::Link);
+                let text = format!("the receiver {}", describe(status));
+                Err(match shipped {
+                    Err(error) => error.context(Failure::new(code, text)),
+                    Ok(()) => Failure::new(code, text).into(),
+                })
+            }
+            (_, None) => fail(Code::Link, format!("the receiver {}", describe(status))),
+        }
+    }
+}
+
+/// The epoch that a log directory's own records, or the sender's, give it.
+pub fn epoch(dir: &Dir, state: Option<&Dir>) -> Result<u64> {
+    let own = match site::peek(dir, None)? {
+        Some(state) => site::epoch(&state)?,
+        None => 0,
+    };
+    let kept = match state {
+        Some(state) => site::epoch(state)?,
+        None => 0,
+    };
+    Ok(own.max(kept))
+}
+
+/// Engine, pattern and set of a log directory: as told, as pinned when it is a replica's, or as its file names show.
+pub fn scheme_of(dir: &Dir, told: Option<Scheme>) -> Result<(Scheme, Option<String>)> {
+    let origin = match site::peek(dir, None)? {
+        Some(state) => site::origin(&state)?,
+        None => None,
+    };
+    if let Some(origin) = origin {
+        let scheme = told.unwrap_or(origin.scheme);
+        return Ok((scheme, Some(origin.set)));
+    }
+    if let Some(scheme) = told {
+        return Ok((scheme, None));
+    }
+    let names = dir.names()?;
+    match Scheme::detect(names.iter().filter_map(|name| name.to_str())) {
+        Ok(scheme) => Ok((scheme, None)),
+        Err(why) => Err(Failure::new(Code::Usage, format!("{}: {why}", dir.path().display()))
+            .hint("say it with --engine, or with --pattern for plain logs")
+            .into()),
+    }
+}
+
+/// A warning about how the log is set up, where there is one.
+pub fn warning(dir: &Dir, scheme: &Scheme) -> Result<Option<String>> {
+    let config = match scheme.aux_names().first() {
+        Some(name) => dir.read_small(name, 1 << 16)?,
+        None => None,
+    };
+    let config = config.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let path = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
+    Ok(scheme.warning(&path.to_string_lossy(), config.as_deref()))
+}
+
+/// A monitor that drops everything, for tests.
+pub fn silent() -> Monitor {
+    Arc::new(|_| {})
+}

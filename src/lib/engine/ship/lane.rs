@@ -1,0 +1,262 @@
+//! One connection: ships what the source hands out, until there is no more to ship.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::ledger::Ledger;
+use super::outlet::Outlet;
+use super::source::{Located, Piece, Source};
+use super::tracker::Tracker;
+use super::{Ack, Options};
+use crate::edge::bell::Bell;
+use crate::edge::clock;
+use crate::edge::signal::Stop;
+use crate::engine::note::{Monitor, Note};
+use crate::rule::stream::message::{Begin, Message, Previous};
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::position::{Position, Start};
+use crate::value::time::Time;
+
+/// Everything that one connection works with.
+pub(super) struct Lane<'a, W> {
+    pub(super) source: Source,
+    pub(super) outlet: Outlet<W>,
+    pub(super) tracker: Option<&'a Tracker>,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) options: &'a Options,
+    pub(super) bell: &'a Bell,
+    pub(super) stop: &'a Stop,
+    pub(super) monitor: &'a Monitor,
+    /// Called at each heartbeat, with where shipping is and the log's end.
+    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+    sent: u64,
+    beat: Instant,
+    listed: Instant,
+    time: Option<Time>,
+    is_current: bool,
+}
+
+/// A piece as an order to the outlet; the source's bytes have been written already.
+enum Next {
+    More,
+    Wait,
+    Finish,
+}
+
+impl<'a, W: Write> Lane<'a, W> {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a connection, named once, at its one construction")]
+    pub(super) fn new(
+        source: Source,
+        outlet: Outlet<W>,
+        tracker: Option<&'a Tracker>,
+        ledger: &'a mut Ledger,
+        options: &'a Options,
+        bell: &'a Bell,
+        stop: &'a Stop,
+        monitor: &'a Monitor,
+        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+    ) -> Lane<'a, W> {
+        let now = Instant::now();
+        let (sent, beat, listed, time, is_current) = (0, now, now, None, false);
+        Lane {
+            source,
+            outlet,
+            tracker,
+            ledger,
+            options,
+            bell,
+            stop,
+            monitor,
+            pulse,
+            sent,
+            beat,
+            listed,
+            time,
+            is_current,
+        }
+    }
+
+    /// Ships from where the receiver stands to the end: of what is there (`-S`), of the limit, or of this process.
+    pub(super) fn run(mut self, start: Start) -> Result<()> {
+        if !self.begin(start)? {
+            return self.finish();
+        }
+        (self.monitor)(Note::Ready);
+        loop {
+            self.check_receiver()?;
+            (self.monitor)(Note::Alive);
+            match self.ship_one()? {
+                Next::More => {}
+                Next::Finish => return self.finish(),
+                Next::Wait => {
+                    self.report_current();
+                    if self.options.once || self.stop.is_asked() {
+                        return self.finish();
+                    }
+                    self.wait()?;
+                }
+            }
+            if self.beat.elapsed() >= self.options.heartbeat {
+                self.heartbeat()?;
+            }
+        }
+    }
+
+    /// Finds the receiver's place; false when there is no log and none is waited for.
+    fn begin(&mut self, start: Start) -> Result<bool> {
+        let located = loop {
+            if let Some(located) = self.source.locate(start, self.ledger)? {
+                break located;
+            }
+            if let Start::At(mark) = start {
+                return fail(Code::Gap, format!("gap: the receiver holds {mark}, and there is no log here at all"));
+            }
+            if self.options.once || self.stop.is_asked() {
+                return Ok(false);
+            }
+            self.check_receiver()?;
+            self.wait()?;
+            if self.beat.elapsed() >= self.options.heartbeat {
+                self.heartbeat()?;
+            }
+        };
+        match located {
+            Located::Here(begin) => {
+                (self.monitor)(Note::FoundPosition(begin.position));
+                self.send_begin(begin)?;
+                Ok(true)
+            }
+            // The receiver judges by its own bytes, and may be told to set them aside.
+            Located::Differs(begin, why) => {
+                self.send_begin(begin)?;
+                self.refused(why)
+            }
+        }
+    }
+
+    /// Waits for the receiver's own verdict, where it can tell it.
+    fn refused(&mut self, why: String) -> Result<bool> {
+        let deadline = Instant::now() + self.options.timeout;
+        while let Some(tracker) = self.tracker
+            && Instant::now() < deadline
+        {
+            if let Some(ended) = tracker.ended() {
+                return ended.error();
+            }
+            if self.source.position().is_some_and(|at| tracker.ack().received >= Some(at)) {
+                // It has set its own bytes aside and stands where we do.
+                return Ok(true);
+            }
+            self.bell.wait_until(deadline.min(Instant::now() + Duration::from_millis(500)));
+        }
+        Err(Failure::new(Code::Diverged, why)
+            .hint("look at both; then repl-apply --set-aside keeps the replica's tail under .repl/set-aside, or resync")
+            .into())
+    }
+
+    fn send_begin(&mut self, begin: Begin) -> Result<()> {
+        (self.monitor)(Note::Processing(begin.position.segment));
+        self.outlet.send(&Message::Begin(begin))
+    }
+
+    fn check_receiver(&self) -> Result<()> {
+        match self.tracker.and_then(Tracker::ended) {
+            Some(ended) => ended.error(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ships the next piece.
+    fn ship_one(&mut self) -> Result<Next> {
+        let Lane { source, outlet, ledger, .. } = self;
+        match source.next(ledger)? {
+            Piece::Data { offset, bytes } => {
+                outlet.data(offset, bytes)?;
+                self.sent += bytes.len() as u64;
+                self.is_current = false;
+            }
+            Piece::Hole { offset, length } => {
+                outlet.send(&Message::Hole { offset, length })?;
+                self.sent += length;
+            }
+            Piece::Mark { offset, time, digest } => {
+                outlet.send(&Message::Mark { offset, time, digest })?;
+                self.time = time.or(self.time);
+            }
+            Piece::Begin(begin) => {
+                (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
+                self.send_begin(begin)?;
+            }
+            Piece::End(Previous { segment, length, digest }) => {
+                outlet.send(&Message::End { length, digest })?;
+                ledger.remember(Previous { segment, length, digest })?;
+            }
+            Piece::Idle => return Ok(Next::Wait),
+            Piece::Done => return Ok(Next::Finish),
+        }
+        Ok(Next::More)
+    }
+
+    fn report_current(&mut self) {
+        if !std::mem::replace(&mut self.is_current, true) {
+            (self.monitor)(Note::UpToDate(self.time));
+            (self.monitor)(Note::Progress { sent: self.sent, left: 0 });
+        }
+    }
+
+    /// Waits for news, at most until the next look is due.
+    fn wait(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let look = now + self.options.poll;
+        self.bell.wait_until(look.min(self.beat + self.options.heartbeat));
+        if self.listed.elapsed() >= self.options.poll.max(Duration::from_secs(1)) {
+            self.listed = Instant::now();
+            self.source.list()?;
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self) -> Result<()> {
+        self.beat = Instant::now();
+        let end = self.source.end()?;
+        if let Some(end) = end {
+            self.outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
+        }
+        (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
+        (self.pulse)(self.source.position(), end);
+        Ok(())
+    }
+
+    /// Says good-bye, then waits for what the policy asks for.
+    fn finish(mut self) -> Result<()> {
+        let at = self.source.position();
+        let end = self.source.end()?.or(at);
+        if let Some(end) = end {
+            self.outlet.send(&Message::Bye { end })?;
+        }
+        (self.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
+        let Lane { outlet, tracker, options, bell, pulse, .. } = self;
+        // The end of the stream is the receiver's to see, too.
+        drop(outlet);
+        let (Some(tracker), Some(at)) = (tracker, at) else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + options.ack_timeout;
+        while options.ack != Ack::None && !tracker.has_flushed(at) {
+            if let Some(ended) = tracker.ended() {
+                return ended.error();
+            }
+            if Instant::now() >= deadline {
+                return fail(
+                    Code::Unconfirmed,
+                    format!("not acknowledged in time: {at} is not known to be on the receiver's disk"),
+                );
+            }
+            bell.wait_until(deadline);
+        }
+        pulse(Some(at), end);
+        Ok(())
+    }
+}

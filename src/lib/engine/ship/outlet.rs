@@ -1,0 +1,124 @@
+//! Writes a stream: frames, compressed where it pays, at a limited rate where one is set. Each frame is handed to the
+//! link at once; nothing waits in a buffer here.
+
+use std::io::{self, IoSlice, Write};
+
+use anyhow::{Context as _, Result};
+
+use crate::edge::pace::Pace;
+use crate::rule::stream::codec::Packer;
+use crate::rule::stream::frame::{COMPRESSED, Kind, header};
+use crate::rule::stream::magic::MAGIC;
+use crate::rule::stream::message::{Message, data_head};
+
+/// Whether and how to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compress {
+    /// Where it pays: judged from what compression achieves.
+    Auto,
+    /// Always, at this zstd level.
+    Zstd(i32),
+    /// Never.
+    None,
+}
+
+/// The level of `auto`: fast enough to gain on a fast network.
+const AUTO_LEVEL: i32 = 1;
+/// Frames below this go as they are: they would hardly shrink, and arrive sooner.
+const LEAST: usize = 256;
+/// How many frames `auto` sends as they are after one that did not shrink; doubled each time, up to the second.
+const PASS_LEAST: u32 = 8;
+const PASS_MOST: u32 = 256;
+
+/// A stream being written.
+pub(super) struct Outlet<W> {
+    out: W,
+    packer: Option<Packer>,
+    is_auto: bool,
+    pass: u32,
+    penalty: u32,
+    pace: Option<Pace>,
+    written: u64,
+}
+
+impl<W: Write> Outlet<W> {
+    /// Writes the magic.
+    pub(super) fn open(out: W, compress: Compress, rate: Option<u64>) -> Result<Outlet<W>> {
+        let level = match compress {
+            Compress::Auto => Some(AUTO_LEVEL),
+            Compress::Zstd(level) => Some(level),
+            Compress::None => None,
+        };
+        let packer = level.map(Packer::new).transpose().context("cannot start compression")?;
+        let mut outlet = Outlet {
+            out,
+            packer,
+            is_auto: compress == Compress::Auto,
+            pass: 0,
+            penalty: PASS_LEAST,
+            pace: rate.map(Pace::new),
+            written: 0,
+        };
+        outlet.write(&[&MAGIC])?;
+        Ok(outlet)
+    }
+
+    /// Writes a control frame.
+    pub(super) fn send(&mut self, message: &Message<'_>) -> Result<()> {
+        let (kind, payload) = message.encode();
+        let head = header(kind, 0, &[&payload]);
+        self.write(&[&head, &payload])
+    }
+
+    /// Writes log bytes.
+    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let packs = bytes.len() >= LEAST && self.pass == 0;
+        self.pass = self.pass.saturating_sub(u32::from(bytes.len() >= LEAST));
+        let Some(mut packer) = self.packer.take().filter(|_| packs) else {
+            let (head, length) = data_head(offset, None);
+            let head = &head[..length];
+            return self.write(&[&header(Kind::Data, 0, &[head, bytes]), head, bytes]);
+        };
+        let (head, length) = data_head(offset, Some(bytes.len()));
+        let head = &head[..length];
+        let packed = packer.pack(bytes).context("cannot compress")?;
+        if self.is_auto {
+            let shrinks = packed.len() < bytes.len() - bytes.len() / 8;
+            self.penalty = if shrinks { PASS_LEAST } else { (self.penalty * 2).min(PASS_MOST) };
+            self.pass = if shrinks { 0 } else { self.penalty };
+        }
+        let result = self.write(&[&header(Kind::Data, COMPRESSED, &[head, packed]), head, packed]);
+        self.packer = Some(packer);
+        result
+    }
+
+    /// Bytes written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> Result<()> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        write_all(&mut self.out, parts).context("cannot write the stream")?;
+        self.written += total as u64;
+        if let Some(pace) = &mut self.pace {
+            pace.spend(total);
+        }
+        Ok(())
+    }
+}
+
+/// Writes all parts, together as far as the link takes them.
+fn write_all(out: &mut impl Write, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut left = slices.as_mut_slice();
+    while left.iter().any(|slice| !slice.is_empty()) {
+        match out.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut left, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}

@@ -1,0 +1,114 @@
+//! What a receiver has said on the back channel. One thread reads its lines; the shipping thread asks.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::sync::Arc;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+
+use crate::edge::bell::Bell;
+use crate::rule::stream::back::{Ack, LINE_MAX, Line, Welcome};
+use crate::value::exit::{Code, Failure};
+use crate::value::position::Position;
+
+/// The receiver as its lines show it.
+#[derive(Clone, Default)]
+pub(super) struct Tracker(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    welcome: Option<Welcome>,
+    ack: Ack,
+    ended: Option<Ended>,
+}
+
+/// Why no more lines come.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    /// What the receiver said, or what the silence means.
+    pub(super) code: Code,
+    /// In words.
+    pub(super) text: String,
+    /// Whether the receiver said it itself.
+    pub(super) said: bool,
+}
+
+impl Tracker {
+    /// Reads lines until the channel ends; `bell` is rung at each. `lost` is called when the receiver is silent or
+    /// talks nonsense, so that whoever is stuck writing to it comes free.
+    pub(super) fn listen(&self, input: impl Read, bell: &Bell, lost: &dyn Fn()) {
+        let mut lines = BufReader::new(input);
+        let ended = loop {
+            match next_line(&mut lines) {
+                Ok(Some(line)) => {
+                    if let Some(ended) = self.hear(line) {
+                        break ended;
+                    }
+                }
+                Ok(None) => break Ended { code: Code::Link, text: "the receiver is gone".into(), said: false },
+                Err(text) => {
+                    lost();
+                    break Ended { code: Code::Link, text, said: false };
+                }
+            }
+            bell.ring();
+        };
+        self.0.lock().ended = Some(ended);
+        bell.ring();
+    }
+
+    fn hear(&self, line: Line) -> Option<Ended> {
+        let mut heard = self.0.lock();
+        match line {
+            Line::Welcome(welcome) => heard.welcome = Some(welcome),
+            Line::Ack(ack) => heard.ack = ack,
+            Line::Refuse(code, text) => return Some(Ended { code, text, said: true }),
+        }
+        None
+    }
+
+    /// The greeting, once it came.
+    pub(super) fn welcome(&self) -> Option<Welcome> {
+        self.0.lock().welcome.clone()
+    }
+
+    /// The last acknowledgement.
+    pub(super) fn ack(&self) -> Ack {
+        self.0.lock().ack
+    }
+
+    /// Whether this much is on stable storage there.
+    pub(super) fn has_flushed(&self, position: Position) -> bool {
+        self.0.lock().ack.flushed >= Some(position)
+    }
+
+    /// Why no more lines come, once none do.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.0.lock().ended.clone()
+    }
+}
+
+impl Ended {
+    /// As an error.
+    pub(super) fn error<T>(self) -> Result<T> {
+        let text = if self.said { format!("the receiver refuses: {}", self.text) } else { self.text };
+        Err(Failure::new(self.code, text).into())
+    }
+}
+
+fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, String> {
+    let mut line = Vec::new();
+    let read = lines.take(LINE_MAX as u64).read_until(b'\n', &mut line);
+    match read {
+        Ok(0) => Ok(None),
+        Ok(_) => match line.strip_suffix(b"\n") {
+            Some(whole) => Line::parse(whole).map(Some).map_err(|error| error.0),
+            None if line.len() == LINE_MAX => Err("the receiver sent a line that is too long".into()),
+            None => Ok(None),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Err("the receiver is silent: it acknowledged no heartbeat in time".into())
+        }
+        Err(error) => Err(format!("cannot read from the receiver: {error}")),
+    }
+}

@@ -1,0 +1,454 @@
+//! What a receiving site keeps beside its segments, in `LOGDIR/.repl` or `--state`: one file per fact, readable with
+//! `cat`.
+//!
+//! - `origin`: what was pinned at the first attach. Replaced whole.
+//! - `position`: what is held. Written after the data it speaks of is on stable storage, so it never says too much; bytes
+//!   beyond it in a segment are unproven and are compared when they arrive again.
+//! - `B3SUMS`, `segments.jsonl`: a line for each closed segment, written before `position` says that it is closed. Lines
+//!   beyond `position` are from a crash in between and are cut at the next start.
+//! - `applied`: what the feed has done. `epoch`, `history.jsonl`, `lock`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::edge::clock;
+use crate::edge::dir::Dir;
+use crate::edge::journal::{self, Journal};
+use crate::edge::slots::{self, Slots};
+use crate::rule::pattern::Pattern;
+use crate::rule::scheme::{Engine, Scheme};
+use crate::rule::stream::hello::Hello;
+use crate::rule::verdict::Held;
+use crate::value::digest::Digest;
+use crate::value::escape::word;
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::pairs;
+use crate::value::position::{Bookmark, Position, Segment};
+use crate::value::time::Time;
+
+/// The state directory's name in a log directory.
+pub const STATE: &str = ".repl";
+/// Its files.
+pub const ORIGIN: &str = "origin";
+/// See the module.
+pub const POSITION: &str = "position";
+/// See the module.
+pub const APPLIED: &str = "applied";
+/// See the module.
+pub const EPOCH: &str = "epoch";
+/// See the module.
+pub const MANIFEST: &str = "B3SUMS";
+/// See the module.
+pub const SEGMENTS: &str = "segments.jsonl";
+/// See the module.
+pub const HISTORY: &str = "history.jsonl";
+
+/// What was pinned at the first attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the set; empty when no sender gave one yet.
+    pub set: String,
+    /// Engine and pattern.
+    pub scheme: Scheme,
+    /// See [`Hello::identity`].
+    pub identity: String,
+    /// See [`Hello::segment_size`].
+    pub segment_size: u64,
+    /// Where the first stream began.
+    pub start: Position,
+}
+
+/// What is held: the content of `position`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// End, digest and whether the segment is closed.
+    pub held: Held,
+    /// The last boundary, with its time.
+    pub boundary: Option<(Position, Option<Time>)>,
+}
+
+/// A closed segment: a line of `B3SUMS` and of `segments.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Its numbers.
+    pub segment: Segment,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Of all its bytes.
+    pub digest: Digest,
+    /// Its last boundary, where it has one.
+    pub boundary: Option<Position>,
+    /// The time of that boundary.
+    pub time: Option<Time>,
+}
+
+impl Origin {
+    fn print(&self) -> String {
+        let pattern = self.scheme.pattern().map(Pattern::to_string).unwrap_or_default();
+        format!(
+            "v=1\nset={}\nengine={}\npattern={}\nidentity={}\nsegment-size={}\nstart={}\nself-contained={}\n",
+            word(&self.set),
+            self.scheme.engine(),
+            word(&pattern),
+            word(&self.identity),
+            self.segment_size,
+            self.start,
+            if self.is_self_contained() { "yes" } else { "no" },
+        )
+    }
+
+    fn parse(text: &str) -> Option<Origin> {
+        if pairs::get(text, "v")? != "1" {
+            return None;
+        }
+        let pattern = match pairs::get(text, "pattern")?.as_str() {
+            "" => None,
+            pattern => Some(Pattern::parse(pattern).ok()?),
+        };
+        Some(Origin {
+            set: pairs::get(text, "set")?,
+            scheme: Scheme::new(Engine::parse(&pairs::get(text, "engine")?).ok()?, pattern).ok()?,
+            identity: pairs::get(text, "identity")?,
+            segment_size: pairs::count(text, "segment-size")?,
+            start: pairs::get(text, "start")?.parse().ok()?,
+        })
+    }
+
+    /// Whether the log here begins where the set began, so that it rebuilds the database alone.
+    pub fn is_self_contained(&self) -> bool {
+        self.start.offset == 0 && self.scheme.is_first(self.start.segment)
+    }
+
+    /// Refuses a sender that is of another set, engine, identity or segment size.
+    pub fn admit(&self, hello: &Hello) -> Result<()> {
+        let differs = |what: &str, ours: &str, theirs: &str| {
+            fail(Code::Fenced, format!("this directory belongs to {what} '{ours}', the stream is of '{theirs}'"))
+        };
+        if !self.set.is_empty() && self.set != hello.set {
+            return differs("set", &self.set, &hello.set);
+        }
+        if self.scheme != hello.scheme {
+            let show = |scheme: &Scheme| match scheme.pattern() {
+                Some(pattern) => format!("{} {pattern}", scheme.engine()),
+                None => scheme.engine().to_string(),
+            };
+            return differs("engine", &show(&self.scheme), &show(&hello.scheme));
+        }
+        if self.identity != hello.identity {
+            return differs("the database with identity", &self.identity, &hello.identity);
+        }
+        if self.segment_size != hello.segment_size {
+            return differs("segment size", &self.segment_size.to_string(), &hello.segment_size.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl Holding {
+    fn print(&self) -> String {
+        let Held { position, digest, closed } = self.held;
+        let (mark, time) = match self.boundary {
+            Some((mark, time)) => (mark.to_string(), time.map_or_else(|| "-".to_owned(), |time| time.0.to_string())),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        format!("v=1 at={position} b3={digest} closed={} boundary={mark} time={time}", u8::from(closed))
+    }
+
+    fn parse(text: &str) -> Option<Holding> {
+        if pairs::get(text, "v")? != "1" {
+            return None;
+        }
+        let boundary = match pairs::get(text, "boundary")?.as_str() {
+            "" => None,
+            mark => {
+                let time = pairs::get(text, "time")?;
+                Some((mark.parse().ok()?, if time.is_empty() { None } else { Some(Time(time.parse().ok()?)) }))
+            }
+        };
+        let held = Held {
+            position: pairs::get(text, "at")?.parse().ok()?,
+            digest: Digest::parse(&pairs::get(text, "b3")?)?,
+            closed: pairs::get(text, "closed")? == "1",
+        };
+        Some(Holding { held, boundary })
+    }
+
+    /// The bookmark that a sender starts from.
+    pub fn bookmark(&self) -> Bookmark {
+        Bookmark { position: self.held.position, proof: Some(self.held.digest.proof()) }
+    }
+}
+
+impl Closed {
+    /// A line of `segments.jsonl`, with its line end.
+    pub(in crate::engine) fn print(&self, scheme: &Scheme) -> String {
+        let line = serde_json::json!({
+            "v": 1,
+            "segment": self.segment.to_string(),
+            "name": scheme.name(self.segment),
+            "length": self.length,
+            "b3": self.digest.to_string(),
+            "boundary": self.boundary.map(|at| at.to_string()),
+            "time": self.time.map(|time| time.to_string()),
+            "received": clock::now().to_string(),
+        });
+        format!("{line}\n")
+    }
+
+    /// Reads a line of `segments.jsonl`.
+    pub(in crate::engine) fn parse(line: &str) -> Option<Closed> {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let text = |key: &str| value.get(key)?.as_str();
+        let segment = format!("{}:0", text("segment")?).parse::<Position>().ok()?.segment;
+        Some(Closed {
+            segment,
+            length: value.get("length")?.as_u64()?,
+            digest: Digest::parse(text("b3")?)?,
+            boundary: text("boundary").and_then(|at| at.parse().ok()),
+            time: text("time").and_then(Time::parse),
+        })
+    }
+}
+
+/// Splits a line of `B3SUMS` into digest and file name.
+fn manifest_line(line: &str) -> Option<(Digest, &str)> {
+    let (digest, name) = line.split_once("  ")?;
+    Some((Digest::parse(digest)?, name))
+}
+
+/// Opens the state directory of a log directory for reading; `None` when there is none.
+pub fn peek(dir: &Dir, state: Option<&Path>) -> Result<Option<Dir>> {
+    match state {
+        Some(path) if path.exists() => Dir::open(path).map(Some),
+        None if dir.identity(STATE)?.is_some() => dir.open_subdir(STATE).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Reads `origin`; `None` before the first attach.
+pub fn origin(state: &Dir) -> Result<Option<Origin>> {
+    let Some(bytes) = state.read_small(ORIGIN, 4096)? else {
+        return Ok(None);
+    };
+    let parsed = std::str::from_utf8(&bytes).ok().and_then(Origin::parse);
+    parsed.map(Some).ok_or_else(|| damaged(state, ORIGIN))
+}
+
+/// Reads `position`; `None` when nothing is held. Needs no lock and no write access.
+pub fn holding(state: &Dir) -> Result<Option<Holding>> {
+    slots::read(state, POSITION)?.map(|text| parse_holding(state, &text)).transpose()
+}
+
+fn parse_holding(state: &Dir, text: &str) -> Result<Holding> {
+    Holding::parse(text).ok_or_else(|| damaged(state, POSITION))
+}
+
+/// Reads `epoch`; 0 when there is none.
+pub fn epoch(state: &Dir) -> Result<u64> {
+    let Some(bytes) = state.read_small(EPOCH, 64)? else {
+        return Ok(0);
+    };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    pairs::count(text, "epoch").ok_or_else(|| damaged(state, EPOCH))
+}
+
+/// Reads `segments.jsonl`, each line to `each`.
+pub fn closed_segments(state: &Dir, mut each: impl FnMut(Closed) -> Result<()>) -> Result<()> {
+    journal::read(state, SEGMENTS, |line| each(Closed::parse(line).ok_or_else(|| damaged(state, SEGMENTS))?))
+}
+
+/// Reads `B3SUMS`, each digest and name to `each`.
+pub fn manifest(state: &Dir, mut each: impl FnMut(Digest, &str) -> Result<()>) -> Result<()> {
+    journal::read(state, MANIFEST, |line| {
+        let (digest, name) = manifest_line(line).ok_or_else(|| damaged(state, MANIFEST))?;
+        each(digest, name)
+    })
+}
+
+fn damaged(state: &Dir, name: &str) -> anyhow::Error {
+    Failure::new(Code::Corrupt, format!("{} is damaged", state.shown(name))).into()
+}
+
+/// The state of a site, open for writing. Whoever has it holds the lock.
+pub struct Site {
+    dir: Dir,
+    position: Slots,
+    history: Journal,
+    closed: Option<(Journal, Journal)>,
+    scheme: Option<Scheme>,
+}
+
+impl Site {
+    /// Opens the state directory; the caller holds its lock. Returns what is held as well.
+    pub fn open(dir: Dir) -> Result<(Site, Option<Origin>, Option<Holding>)> {
+        let (position, text) = Slots::open(&dir, POSITION)?;
+        let holding = text.map(|text| parse_holding(&dir, &text)).transpose()?;
+        let origin = origin(&dir)?;
+        if origin.is_none() && holding.is_some() {
+            return fail(Code::Corrupt, format!("{} says what is held, but {ORIGIN} is gone", dir.shown(POSITION)));
+        }
+        let history = Journal::open(&dir, HISTORY, |_| true)?;
+        let scheme = origin.as_ref().map(|origin| origin.scheme.clone());
+        let mut site = Site { dir, position, history, closed: None, scheme };
+        site.open_closed(holding.as_ref())?;
+        Ok((site, origin, holding))
+    }
+
+    /// Opens the journals of closed segments, cut behind what is held.
+    fn open_closed(&mut self, holding: Option<&Holding>) -> Result<()> {
+        let Some(scheme) = self.scheme.clone() else {
+            return Ok(());
+        };
+        let is_held = |segment: Segment| {
+            holding.is_some_and(|holding| {
+                let held = holding.held;
+                segment < held.position.segment || (held.closed && segment == held.position.segment)
+            })
+        };
+        let manifest = Journal::open(&self.dir, MANIFEST, |line| {
+            manifest_line(line).and_then(|(_, name)| scheme.segment(name)).is_some_and(is_held)
+        })?;
+        let segments = Journal::open(&self.dir, SEGMENTS, |line| {
+            Closed::parse(line).is_some_and(|closed| is_held(closed.segment))
+        })?;
+        self.closed = Some((manifest, segments));
+        Ok(())
+    }
+
+    /// The state directory.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Pins what a first stream is of, or a set's name that was not known before.
+    pub fn pin(&mut self, origin: &Origin) -> Result<()> {
+        self.dir.replace(ORIGIN, origin.print().as_bytes())?;
+        if self.closed.is_none() {
+            self.scheme = Some(origin.scheme.clone());
+            self.open_closed(None)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a newer epoch.
+    pub fn set_epoch(&mut self, epoch: u64) -> Result<()> {
+        self.dir.replace(EPOCH, format!("v=1 epoch={epoch}\n").as_bytes())
+    }
+
+    /// Records closed segments, durably.
+    pub fn close(&mut self, segments: &[Closed]) -> Result<()> {
+        let (Some((manifest, journal)), Some(scheme)) = (&mut self.closed, &self.scheme) else {
+            return fail(Code::Failed, "a segment was closed before anything was attached");
+        };
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let sums: String =
+            segments.iter().map(|one| format!("{}  {}\n", one.digest, scheme.name(one.segment))).collect();
+        let lines: String = segments.iter().map(|one| one.print(scheme)).collect();
+        manifest.append(&sums)?;
+        journal.append(&lines)?;
+        manifest.sync()?;
+        journal.sync()
+    }
+
+    /// Records what is held, durably. The data must be on stable storage before.
+    pub fn hold(&mut self, holding: &Holding) -> Result<()> {
+        self.position.write(&holding.print())
+    }
+
+    /// Goes back to an earlier holding: lines of closed segments behind it are cut.
+    pub fn go_back(&mut self, holding: &Holding) -> Result<()> {
+        self.hold(holding)?;
+        self.open_closed(Some(holding))
+    }
+
+    /// Adds a line to the history, durably.
+    pub fn record(&mut self, what: &str, detail: &str, reason: Option<&str>) -> Result<()> {
+        let mut line = serde_json::json!({"v": 1, "time": clock::now().to_string(), "what": what, "detail": detail});
+        if let Some(reason) = reason {
+            line["reason"] = reason.into();
+        }
+        self.history.append(&format!("{line}\n"))?;
+        self.history.sync()
+    }
+}
+
+/// Reads what the feed has done; `None` when it has done nothing.
+pub fn applied(state: &Dir) -> Result<Option<Position>> {
+    let Some(bytes) = state.read_small(APPLIED, 256)? else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let at = pairs::get(text, "at").and_then(|at| at.parse().ok());
+    at.map(Some).ok_or_else(|| damaged(state, APPLIED))
+}
+
+/// Keeps what the feed has done.
+pub fn set_applied(state: &Dir, at: Position) -> Result<()> {
+    state.replace(APPLIED, format!("v=1 at={at}\n").as_bytes()).context("cannot keep what was fed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(sequence: u64) -> Closed {
+        let segment = Segment::new(1, sequence);
+        let digest = Digest::of(&sequence.to_le_bytes());
+        Closed { segment, length: 8, digest, boundary: Some(segment.at(8)), time: Some(Time(5_000_000)) }
+    }
+
+    fn origin_of(start: &str) -> Origin {
+        Origin {
+            set: "a b".into(),
+            scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log %S").unwrap())).unwrap(),
+            identity: String::new(),
+            segment_size: 0,
+            start: start.parse().unwrap(),
+        }
+    }
+
+    fn holding(at: &str, closed: bool) -> Holding {
+        let held = Held { position: at.parse().unwrap(), digest: Digest::of(b"x"), closed };
+        Holding { held, boundary: Some(("1-1:4".parse().unwrap(), Some(Time(-1)))) }
+    }
+
+    #[test]
+    fn records_are_read_back() {
+        let origin = origin_of("1-1:0");
+        assert_eq!(Origin::parse(&origin.print()), Some(origin));
+        for holding in [holding("1-2:5", true), Holding { boundary: None, ..holding("1-2:5", false) }] {
+            assert_eq!(Holding::parse(&holding.print()), Some(holding));
+        }
+        let scheme = origin_of("1-1:0").scheme;
+        assert_eq!(Closed::parse(&closed(3).print(&scheme)), Some(closed(3)));
+        assert!(!origin_of("1-2:0").is_self_contained());
+    }
+
+    #[test]
+    fn lines_of_segments_that_position_does_not_hold_are_cut_at_the_next_start() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || Site::open(Dir::open(root.path()).unwrap()).unwrap();
+        let (mut site, none, _) = open();
+        assert_eq!(none, None);
+        site.pin(&origin_of("1-1:0")).unwrap();
+        site.close(&[closed(1), closed(2)]).unwrap();
+        site.hold(&holding("1-2:8", true)).unwrap();
+        // The crash comes between the lines and the position.
+        site.close(&[closed(3)]).unwrap();
+        drop(site);
+        let (site, origin, held) = open();
+        assert_eq!((origin, held), (Some(origin_of("1-1:0")), Some(holding("1-2:8", true))));
+        let mut seen = Vec::new();
+        closed_segments(site.dir(), |closed| {
+            seen.push(closed.segment.sequence);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [1, 2]);
+        let sums = std::fs::read_to_string(root.path().join(MANIFEST)).unwrap();
+        assert_eq!(sums.lines().count(), 2);
+    }
+}
