@@ -162,6 +162,12 @@ impl Scheme {
         }
     }
 
+    /// Whether this segment has a file of its own: where names hold no generation, `2-1` would be written into the file
+    /// of `1-1`. Asked of every segment that a peer names.
+    pub fn is_nameable(&self, segment: Segment) -> bool {
+        self.segment(&self.name(segment)) == Some(segment)
+    }
+
     /// How `next` follows `segment`.
     pub fn step(&self, segment: Segment, next: Segment) -> Step {
         if next.generation == segment.generation {
@@ -313,6 +319,23 @@ mod tests {
         assert_eq!(Scheme::detect(["fw-12-1"]).map(|scheme| scheme.engine()), Ok(Engine::Eloquence));
         assert!(Scheme::detect(["a.log"]).is_err());
         assert!(Scheme::detect(["fw-1-1", "log.0000000001"]).is_err());
+    }
+
+    #[test]
+    fn a_segment_whose_name_is_anothers_is_not_nameable() {
+        let plain = |pattern: &str| Scheme::Plain(Pattern::parse(pattern).unwrap());
+        for (scheme, generation, sequence, nameable) in [
+            (plain("log.%S"), 1, 7, true),
+            (plain("log.%S"), 2, 7, false),
+            (plain("log.%S"), 0, 7, false),
+            (plain("log.%N"), 2, 7, true),
+            (Scheme::Bdb, 1, 7, true),
+            (Scheme::Bdb, 2, 7, false),
+            (Scheme::Bdb, 1, 0, false),
+            (Scheme::Bdb, 1, 10_000_000_000, false),
+        ] {
+            assert_eq!(scheme.is_nameable(Segment::new(generation, sequence)), nameable, "{generation}-{sequence}");
+        }
     }
 
     #[test]

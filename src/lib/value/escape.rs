@@ -49,8 +49,10 @@ pub fn word(text: &str) -> String {
 
 /// Reads a [`word`] back; `None` when it is not one.
 pub fn unword(word: &str) -> Option<String> {
-    if word == "-" {
-        return Some(String::new());
+    match word {
+        "" => return None,
+        "-" => return Some(String::new()),
+        _ => {}
     }
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word.bytes();
@@ -85,7 +87,7 @@ mod tests {
             assert!(!word.is_empty() && !word.contains([' ', '\n', '=']), "{word}");
             assert_eq!(unword(&word).as_deref(), Some(text));
         }
-        for bad in ["%", "%4", "%zz", "a b", "%ff"] {
+        for bad in ["", "%", "%4", "%zz", "a b", "%ff"] {
             assert_eq!(unword(bad), None, "{bad}");
         }
     }

@@ -1,11 +1,11 @@
-//! `key=word` pairs with white space between them: hello, back channel and state records are written so.
+//! `key=word` pairs with a space or a line end between them: hello, back channel and state records are written so.
 
 use super::escape::unword;
 use super::position::number;
 
 /// The value of a key, unescaped; `None` when the key is absent or its word is malformed.
 pub fn get(text: &str, key: &str) -> Option<String> {
-    text.split_ascii_whitespace().find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).and_then(unword)
+    text.split([' ', '\n']).find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).and_then(unword)
 }
 
 /// The value of a key as a number.

@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use super::hello::is_name;
 use super::{Corrupt, corrupt};
 use crate::value::escape::{show, word};
 use crate::value::exit::Code;
@@ -78,12 +79,16 @@ fn welcome(rest: &str) -> Option<Welcome> {
     if pairs::get(rest, "v")? != "1" {
         return None;
     }
+    let name = |key: &str| pairs::get(rest, key).filter(|name| is_name(name));
+    let at = pairs::get(rest, "at")?.parse().ok()?;
+    // Only a sender can mean the newest segment; a receiver says what it holds.
+    (at != Start::Latest).then_some(())?;
     Some(Welcome {
-        set: pairs::get(rest, "set")?,
-        engine: pairs::get(rest, "engine")?,
-        site: pairs::get(rest, "site")?,
+        set: name("set")?,
+        engine: name("engine")?,
+        site: name("site")?,
         epoch: pairs::count(rest, "epoch")?,
-        at: pairs::get(rest, "at")?.parse().ok()?,
+        at,
     })
 }
 
@@ -147,13 +152,36 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_welcome_is_a_bounded_line() {
+        let name = "é".repeat(42);
+        let most = u64::MAX;
+        let at = format!("{most}-{most}:{most}+0123456789abcdef").parse().unwrap();
+        let welcome = Welcome { set: name.clone(), engine: "eloquence".into(), site: name, epoch: most, at };
+        let line = Line::Welcome(welcome.clone()).to_string();
+        assert!(line.len() < LINE_MAX, "{}", line.len());
+        assert_eq!(Line::parse(line.as_bytes()), Ok(Line::Welcome(welcome)));
+    }
+
+    #[test]
+    fn unknown_keys_are_passed_over() {
+        let line = b"ack later=thing received=1-1:5 flushed=- more applied=-";
+        assert_eq!(Line::parse(line), Line::parse(b"ack received=1-1:5 flushed=- applied=-"));
+        let line = b"welcome v=1 set=- engine=- site=- epoch=0 at=oldest later=thing";
+        assert!(matches!(Line::parse(line), Ok(Line::Welcome(_))));
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         for bad in [
             "",
             "hello",
             "welcome v=2 set=- engine=- site=- epoch=0 at=oldest",
             "welcome v=1 set=-",
+            "welcome v=1 set= engine=- site=- epoch=0 at=oldest",
+            "welcome v=1 set=a%0Ab engine=- site=- epoch=0 at=oldest",
+            "welcome v=1 set=- engine=- site=- epoch=0 at=latest",
             "ack received=1-1:5",
+            "ack received=1-1:5 flushed= applied=-",
             "ack received=x flushed=- applied=-",
             "refuse",
             "refuse 0 fine",

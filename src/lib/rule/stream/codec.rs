@@ -83,14 +83,14 @@ mod tests {
         let frame: Vec<u8> = (0..5000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         let mut lengths = Vec::new();
         for _ in 0..3 {
-            let packed = packer.pack(&frame).unwrap().to_vec();
-            lengths.push(packed.len());
-            assert_eq!(unpacker.unpack(&packed, frame.len()).unwrap(), frame);
+            let part = packer.pack(&frame).unwrap().to_vec();
+            lengths.push(part.len());
+            assert_eq!(unpacker.unpack(&part, frame.len()).unwrap(), frame);
         }
         assert!(lengths[1] < lengths[0] / 10, "{lengths:?}");
         let whole = vec![7; DATA_MAX];
-        let packed = packer.pack(&whole).unwrap().to_vec();
-        assert_eq!(unpacker.unpack(&packed, DATA_MAX).unwrap(), whole);
+        let part = packer.pack(&whole).unwrap().to_vec();
+        assert_eq!(unpacker.unpack(&part, DATA_MAX).unwrap(), whole);
     }
 
     #[test]

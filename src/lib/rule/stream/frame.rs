@@ -17,6 +17,8 @@ use super::{Corrupt, corrupt};
 pub const HEADER: usize = 16;
 /// Most bytes of log in one data frame.
 pub const DATA_MAX: usize = 1 << 20;
+/// Most bytes of an aux file.
+pub const AUX_MAX: usize = 1 << 16;
 /// Most bytes of a compressed data frame's payload: a little more than the data, as incompressible blocks may be.
 const PACKED_MAX: usize = DATA_MAX + (DATA_MAX >> 6) + 1024;
 /// Flag: the log bytes in this data frame are compressed.
@@ -57,7 +59,7 @@ pub const KINDS: [(Kind, usize, usize); 10] = [
     (Kind::Mark, 48, 48),
     (Kind::End, 40, 40),
     (Kind::Patch, 9, 8 + 64),
-    (Kind::Aux, 2, 1 + 255 + (1 << 16)),
+    (Kind::Aux, 2, 1 + 255 + AUX_MAX),
     (Kind::Heartbeat, 32, 32),
     (Kind::Bye, 24, 24),
 ];

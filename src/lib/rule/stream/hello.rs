@@ -75,17 +75,25 @@ impl Hello {
     }
 }
 
-/// A name that may be kept in a state file and shown: bounded, without control characters.
+/// Most bytes of a name, counted as its word: all of them together still fit a hello, and two of them a welcome.
+pub const NAME_MAX: usize = 255;
+
+/// Whether a name may be kept in a state file and shown: bounded, without control characters.
+pub fn is_name(text: &str) -> bool {
+    word(text).len() <= NAME_MAX && !text.chars().any(char::is_control)
+}
+
 fn name(text: String) -> Result<String, Corrupt> {
-    if text.len() > 255 || text.chars().any(char::is_control) {
-        return corrupt("the hello has a name that is too long or has control characters");
+    if is_name(&text) {
+        return Ok(text);
     }
-    Ok(text)
+    corrupt("the hello has a name that is too long or has control characters")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::stream::frame::{Header, Kind, header};
 
     fn hello() -> Hello {
         Hello {
@@ -106,6 +114,25 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_names_and_pattern_fit_the_frame() {
+        let name = "é".repeat(42);
+        assert!(is_name(&name) && !is_name(&(name.clone() + "é")));
+        let pattern = "%%".repeat(214) + "%S";
+        let longest = Hello {
+            set: name.clone(),
+            scheme: Scheme::new(Engine::Eloquence, Some(Pattern::parse(&pattern).unwrap())).unwrap(),
+            identity: name.clone(),
+            segment_size: u64::MAX,
+            epoch: u64::MAX,
+            fingerprint: name.clone(),
+            site: name,
+        };
+        let text = longest.print();
+        assert!(Header::parse(&header(Kind::Hello, 0, &[text.as_bytes()])).is_ok(), "{}", text.len());
+        assert_eq!(Hello::parse(text.as_bytes()), Ok(longest));
+    }
+
+    #[test]
     fn hostile_fields_are_refused() {
         let good = hello().print();
         for (from, to) in [
@@ -117,6 +144,8 @@ mod tests {
             ("epoch=3", "epoch=-1"),
             ("set=order%20s", "set=a%0Ab"),
             ("set=order%20s\n", ""),
+            ("set=order%20s", "set="),
+            ("v=1\n", "v=1\r\n"),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);

@@ -1,8 +1,9 @@
 //! The payload of each frame kind. See `repl-stream(5)` for the layout; the tests hold frozen samples.
 
-use super::frame::{COMPRESSED, DATA_MAX, Kind};
+use super::frame::{AUX_MAX, COMPRESSED, DATA_MAX, Kind};
 use super::{Corrupt, corrupt};
 use crate::value::digest::Digest;
+use crate::value::escape::show;
 use crate::value::position::{Position, Segment};
 use crate::value::time::Time;
 
@@ -61,9 +62,9 @@ pub enum Message<'a> {
     },
     /// A small file beside the log.
     Aux {
-        /// Its name; only names that the receiver's scheme knows are landed.
+        /// Its name: one plain path component. Only names that the receiver's scheme knows are landed.
         name: &'a str,
-        /// Its content, at most 64 KiB.
+        /// Its content, at most [`AUX_MAX`].
         bytes: &'a [u8],
     },
     /// Still here.
@@ -106,6 +107,9 @@ pub struct Previous {
 
 /// Most bytes of one hole frame: hashing them takes a fraction of a second.
 pub const HOLE_MAX: u64 = 1 << 30;
+/// Bytes of the longest file: offsets are signed on every system.
+const FILE_MAX: u64 = i64::MAX as u64;
+
 /// No time is known.
 const NO_TIME: i64 = i64::MIN;
 
@@ -236,13 +240,21 @@ impl<'a> Fields<'a> {
         self.bytes().map(u64::from_le_bytes)
     }
 
+    /// A place in a file: signed on every system.
+    fn offset(&mut self) -> Result<u64, Corrupt> {
+        match self.u64()? {
+            offset if offset > FILE_MAX => corrupt(format!("offset {offset} is beyond any file")),
+            offset => Ok(offset),
+        }
+    }
+
     fn time(&mut self) -> Result<Option<Time>, Corrupt> {
         let micros = i64::from_le_bytes(self.bytes()?);
         Ok((micros != NO_TIME).then_some(Time(micros)))
     }
 
     fn position(&mut self) -> Result<Position, Corrupt> {
-        Ok(Segment::new(self.u64()?, self.u64()?).at(self.u64()?))
+        Ok(Segment::new(self.u64()?, self.u64()?).at(self.offset()?))
     }
 
     fn digest(&mut self) -> Result<Digest, Corrupt> {
@@ -265,10 +277,10 @@ pub fn decode(kind: Kind, flags: u8, payload: &[u8]) -> Result<Message<'_>, Corr
         Kind::Hello => Message::Hello(fields.rest()),
         Kind::Begin => return Begin::decode(fields).map(Message::Begin),
         Kind::Data => return data(flags, fields),
-        Kind::Hole => Message::Hole { offset: fields.u64()?, length: fields.u64()? },
-        Kind::Mark => Message::Mark { offset: fields.u64()?, time: fields.time()?, digest: fields.digest()? },
-        Kind::End => Message::End { length: fields.u64()?, digest: fields.digest()? },
-        Kind::Patch => Message::Patch { offset: fields.u64()?, bytes: fields.rest() },
+        Kind::Hole => Message::Hole { offset: fields.offset()?, length: fields.u64()? },
+        Kind::Mark => Message::Mark { offset: fields.offset()?, time: fields.time()?, digest: fields.digest()? },
+        Kind::End => Message::End { length: fields.offset()?, digest: fields.digest()? },
+        Kind::Patch => Message::Patch { offset: fields.offset()?, bytes: fields.rest() },
         Kind::Aux => return aux(payload),
         Kind::Heartbeat => {
             let end = fields.position()?;
@@ -278,28 +290,32 @@ pub fn decode(kind: Kind, flags: u8, payload: &[u8]) -> Result<Message<'_>, Corr
     };
     fields.finish()?;
     match message {
-        Message::Hole { offset, length }
-            if length == 0
-                || length > HOLE_MAX
-                || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) =>
-        {
-            corrupt(format!("a hole of {length} bytes at {offset}"))
+        Message::Hole { length, .. } if length > HOLE_MAX => {
+            return corrupt(format!("a hole of {length} bytes, allowed are {HOLE_MAX}"));
         }
-        message => Ok(message),
+        Message::Hole { offset, length } => fits(offset, length)?,
+        Message::Patch { offset, bytes } => fits(offset, bytes.len() as u64)?,
+        _ => {}
     }
+    Ok(message)
+}
+
+/// Checks that there are bytes, and that they end within the longest file there can be.
+fn fits(offset: u64, length: u64) -> Result<(), Corrupt> {
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > FILE_MAX) {
+        return corrupt(format!("{length} bytes at {offset} are no part of any file"));
+    }
+    Ok(())
 }
 
 fn data(flags: u8, mut fields: Fields<'_>) -> Result<Message<'_>, Corrupt> {
-    let offset = fields.u64()?;
+    let offset = fields.offset()?;
     let packed = flags & COMPRESSED != 0;
     let length = if packed { u32::from_le_bytes(fields.bytes()?) as usize } else { fields.0.len() };
     if length == 0 || length > DATA_MAX {
         return corrupt(format!("a data frame of {length} bytes, allowed are 1 to {DATA_MAX}"));
     }
-    // File offsets are signed on every system.
-    if offset.checked_add(length as u64).is_none_or(|end| end > i64::MAX as u64) {
-        return corrupt(format!("{length} bytes at {offset} end beyond any file"));
-    }
+    fits(offset, length as u64)?;
     let bytes = fields.rest();
     Ok(if packed { Message::Packed { offset, length, packed: bytes } } else { Message::Data { offset, bytes } })
 }
@@ -314,6 +330,12 @@ fn aux(payload: &[u8]) -> Result<Message<'_>, Corrupt> {
     let Ok(name) = std::str::from_utf8(name) else {
         return corrupt("an aux frame whose name is not UTF-8");
     };
+    if name.is_empty() || name.starts_with(['.', '-']) || name.chars().any(|ch| ch == '/' || ch.is_control()) {
+        return corrupt(format!("an aux frame whose name is '{}'", show(name)));
+    }
+    if bytes.len() > AUX_MAX {
+        return corrupt(format!("an aux frame of {} bytes, allowed are up to {AUX_MAX}", bytes.len()));
+    }
     Ok(Message::Aux { name, bytes })
 }
 
@@ -354,12 +376,20 @@ mod tests {
 
     #[test]
     fn offsets_and_lengths_that_overflow_are_refused() {
+        let (beyond, digest) = (Segment::new(1, 1).at(1 << 63), Digest::of(b"x"));
         for message in [
             Message::Data { offset: u64::MAX - 1, bytes: b"abc" },
             Message::Data { offset: i64::MAX as u64, bytes: b"abc" },
             Message::Hole { offset: 1, length: u64::MAX },
             Message::Hole { offset: 1, length: 0 },
             Message::Hole { offset: 1, length: HOLE_MAX + 1 },
+            Message::Patch { offset: u64::MAX - 1, bytes: b"abc" },
+            Message::Patch { offset: i64::MAX as u64, bytes: b"a" },
+            Message::Mark { offset: 1 << 63, time: None, digest },
+            Message::End { length: 1 << 63, digest },
+            Message::Begin(Begin { position: beyond, end: beyond, digest, previous: None }),
+            Message::Heartbeat { end: beyond, clock: Time(0) },
+            Message::Bye { end: beyond },
         ] {
             let (kind, payload) = message.encode();
             assert!(decode(kind, 0, &payload).is_err(), "{message:?}");
@@ -367,5 +397,23 @@ mod tests {
         let bomb = Message::Packed { offset: 0, length: DATA_MAX + 1, packed: b"zz" };
         let (kind, payload) = bomb.encode();
         assert!(decode(kind, COMPRESSED, &payload).is_err());
+    }
+
+    #[test]
+    fn an_aux_name_that_is_no_plain_file_name_is_refused() {
+        let parse = |name: &str, bytes: &[u8]| {
+            let (kind, payload) = Message::Aux { name, bytes }.encode();
+            decode(kind, 0, &payload).is_ok()
+        };
+        for bad in ["", ".", "..", ".repl", "-rf", "/etc/passwd", "a/b", "../a", "a\0", "a\nb", "a\u{7f}"] {
+            assert!(!parse(bad, b"x"), "{bad:?}");
+        }
+        let long = "x".repeat(255);
+        for good in ["DB_CONFIG", "00000002.history", "x", "ünï", &long] {
+            assert!(parse(good, b""), "{good:?}");
+        }
+        let content = vec![0; AUX_MAX + 1];
+        assert!(parse("x", &content[1..]));
+        assert!(!parse("x", &content));
     }
 }

@@ -1,0 +1,258 @@
+//! Formats that are out in the world: each committed sample is decoded, and every field is compared with a value
+//! written here. A sample is never edited and never written again; a change of layout is a new version with a new sample.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use repl::rule::pattern::Pattern;
+use repl::rule::scheme::{Engine, Scheme};
+use repl::rule::stream::back::{Ack, Line, Welcome};
+use repl::rule::stream::codec::Unpacker;
+use repl::rule::stream::frame::{COMPRESSED, HEADER, Header, KINDS, Kind, header};
+use repl::rule::stream::hello::Hello;
+use repl::rule::stream::magic::{MAGIC, judge};
+use repl::rule::stream::message::{Begin, Message, Previous, decode};
+use repl::value::digest::{Digest, Running};
+use repl::value::exit::Code;
+use repl::value::position::{Position, Segment, Start};
+use repl::value::time::Time;
+
+const STREAM: &[u8] = include_bytes!("data/stream-v1.bin");
+const STREAM_ZSTD: &[u8] = include_bytes!("data/stream-v1-zstd.bin");
+const STREAM_RARE: &[u8] = include_bytes!("data/stream-v1-rare.bin");
+const BACK: &[u8] = include_bytes!("data/back-v1.txt");
+
+/// What the samples' three data frames hold.
+const LOG: [&[u8]; 3] = [
+    b"order 1: 3 apples\norder 2: 5 pears\n",
+    b"order 3: 3 apples\norder 4: 5 pears\n",
+    b"order 5: 3 apples\norder 6: 5 pears\n",
+];
+const EMPTY: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+const FIRST_35: &str = "607fff3f1ca88ac46b6029e2dd8081145d8f34efd2079f576683c1663d9964ec";
+const WHOLE: &str = "45e423245e39398fcd9603972730ea932c921ba61f51a9fd67f97fc39f8db6d3";
+
+fn digest(text: &str) -> Digest {
+    Digest::parse(text).unwrap()
+}
+
+fn position(text: &str) -> Position {
+    text.parse().unwrap()
+}
+
+/// A stream's frames, their headers and payloads checked.
+fn frames(stream: &[u8]) -> Vec<(Header, &[u8])> {
+    let (magic, mut rest) = stream.split_first_chunk().unwrap();
+    assert_eq!(judge(*magic), None);
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let (bytes, behind) = rest.split_first_chunk::<HEADER>().unwrap();
+        let header = Header::parse(bytes).unwrap();
+        let (payload, behind) = behind.split_at(header.length);
+        header.check(payload).unwrap();
+        frames.push((header, payload));
+        rest = behind;
+    }
+    frames
+}
+
+fn messages(stream: &[u8]) -> Vec<Message<'_>> {
+    frames(stream).into_iter().map(|(header, payload)| decode(header.kind, header.flags, payload).unwrap()).collect()
+}
+
+/// The bytes of a stream of these messages.
+fn encode(messages: &[Message<'_>]) -> Vec<u8> {
+    let mut stream = MAGIC.to_vec();
+    for message in messages {
+        let flags = if matches!(message, Message::Packed { .. }) { COMPRESSED } else { 0 };
+        let (kind, payload) = message.encode();
+        stream.extend(header(kind, flags, &[&payload]));
+        stream.extend(payload);
+    }
+    stream
+}
+
+const HELLO: &[u8] =
+    b"v=1\nset=orders\nengine=plain\npattern=log.%25S\nidentity=-\nsegment-size=0\nepoch=1\nfingerprint=-\nsite=venus\n";
+
+/// The samples' messages; `data` makes the n-th data frame.
+fn conversation<'a>(data: impl Fn(usize, u64) -> Message<'a>) -> Vec<Message<'a>> {
+    let end = position("1-2:35");
+    vec![
+        Message::Hello(HELLO),
+        Message::Begin(Begin { position: position("1-1:0"), end, digest: digest(EMPTY), previous: None }),
+        data(0, 0),
+        Message::Mark { offset: 35, time: Some(Time(1_776_538_457_000_000)), digest: digest(FIRST_35) },
+        Message::Hole { offset: 35, length: 4061 },
+        data(1, 4096),
+        Message::End { length: 4131, digest: digest(WHOLE) },
+        Message::Begin(Begin {
+            position: position("1-2:0"),
+            end,
+            digest: digest(EMPTY),
+            previous: Some(Previous { segment: Segment::new(1, 1), length: 4131, digest: digest(WHOLE) }),
+        }),
+        data(2, 0),
+        Message::Heartbeat { end, clock: Time(1_776_538_460_250_000) },
+        Message::Bye { end },
+    ]
+}
+
+#[test]
+fn the_magic_and_the_letters_of_the_kinds_stay() {
+    assert_eq!(MAGIC, [0x93, 0x52, 0x50, 0x4c, 0x0d, 0x0a, 0x1a, 0x8a]);
+    assert_eq!(STREAM[..8], MAGIC);
+    let kinds: Vec<u8> = frames(STREAM).iter().map(|(header, _)| header.kind as u8).collect();
+    assert_eq!(kinds, b"HBDMZDEBDTQ");
+    let kinds: Vec<u8> = frames(STREAM_RARE).iter().map(|(header, _)| header.kind as u8).collect();
+    assert_eq!(kinds, b"HABDMPTQ");
+}
+
+#[test]
+fn a_plain_stream_of_version_1_is_read_and_written_as_ever() {
+    let messages = messages(STREAM);
+    assert_eq!(messages, conversation(|n, offset| Message::Data { offset, bytes: LOG[n] }));
+    assert_eq!(encode(&messages), STREAM);
+    let hello = Hello {
+        set: "orders".into(),
+        scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log.%S").unwrap())).unwrap(),
+        identity: String::new(),
+        segment_size: 0,
+        epoch: 1,
+        fingerprint: String::new(),
+        site: "venus".into(),
+    };
+    assert_eq!(Hello::parse(HELLO), Ok(hello.clone()));
+    assert_eq!(hello.print().as_bytes(), HELLO);
+}
+
+/// The digests in the sample are of the log that it carries, as the manual says.
+#[test]
+fn digests_are_of_the_segments_bytes() {
+    let mut segment = Running::new();
+    assert_eq!(segment.digest(), digest(EMPTY));
+    segment.update(LOG[0]);
+    assert_eq!(segment.digest(), digest(FIRST_35));
+    segment.zeros(4061);
+    segment.update(LOG[1]);
+    assert_eq!(segment.digest(), digest(WHOLE));
+    assert_eq!(segment.digest().proof().to_string(), WHOLE[..16]);
+}
+
+/// Reading alone is frozen: another release of zstd may compress otherwise.
+#[test]
+fn a_compressed_stream_of_version_1_is_read() {
+    let mut unpacker = Unpacker::new().unwrap();
+    let mut plain = Vec::new();
+    for (header, payload) in frames(STREAM_ZSTD) {
+        match decode(header.kind, header.flags, payload).unwrap() {
+            Message::Packed { offset, length, packed } => {
+                assert_eq!((header.kind, header.flags, length), (Kind::Data, 1, 35));
+                plain.push((offset, unpacker.unpack(packed, length).unwrap().to_vec(), packed.len()));
+            }
+            message => assert!(header.flags == 0 && !matches!(message, Message::Data { .. }), "{message:?}"),
+        }
+    }
+    let [first, second, third] = LOG.map(<[u8]>::to_vec);
+    assert_eq!(plain, [(0, first, 44), (4096, second, 15), (0, third, 14)]);
+    let messages = messages(STREAM_ZSTD);
+    let packed: Vec<_> = messages.iter().filter(|message| matches!(message, Message::Packed { .. })).cloned().collect();
+    assert_eq!(messages, conversation(|n, _| packed[n].clone()));
+    assert_eq!(encode(&messages), STREAM_ZSTD);
+}
+
+/// Kinds and forms that an ordinary stream does not show.
+#[test]
+fn rare_frames_of_version_1_are_read_and_written_as_ever() {
+    let hello: &[u8] =
+        b"v=1\nset=B%C3%BCcher%20-\nengine=bdb\npattern=-\nidentity=%2D\nsegment-size=16777216\nepoch=3\n\
+        fingerprint=log-version%3D19%20byte-order%3Dlittle\nsite=-\n";
+    let end = position("1-13:28");
+    let before = digest("b1ebb1e92c760e4e0dcfc2d998c05b78f5ac0950da6013c128265ca4a1d4bbdd");
+    let messages = messages(STREAM_RARE);
+    assert_eq!(
+        messages,
+        [
+            Message::Hello(hello),
+            Message::Aux { name: "DB_CONFIG", bytes: b"set_lg_max 16777216\n" },
+            Message::Begin(Begin { position: position("1-12:40960"), end, digest: before, previous: None }),
+            Message::Data { offset: 40_960, bytes: b"abc" },
+            Message::Mark {
+                offset: 40_963,
+                time: None,
+                digest: digest("5cfad3f3a4f1a95aa72043f28299b7e7bdea783972e087daa65a8d34f33ad2f4")
+            },
+            Message::Patch { offset: 20, bytes: &[1, 0] },
+            Message::Heartbeat { end, clock: Time(-1) },
+            Message::Bye { end },
+        ]
+    );
+    assert_eq!(encode(&messages), STREAM_RARE);
+    let parsed = Hello::parse(hello).unwrap();
+    assert_eq!((parsed.set.as_str(), parsed.scheme.clone(), parsed.identity.as_str()), ("Bücher -", Scheme::Bdb, "-"));
+    assert_eq!((parsed.segment_size, parsed.epoch, parsed.site.as_str()), (16_777_216, 3, ""));
+    assert_eq!(parsed.fingerprint, "log-version=19 byte-order=little");
+    assert_eq!(parsed.print().as_bytes(), hello);
+}
+
+#[test]
+fn lines_of_the_back_channel_are_read_and_written_as_ever() {
+    let welcome = |set: &str, engine: &str, site: &str, epoch: u64, at: &str| {
+        let at = at.parse().unwrap();
+        Line::Welcome(Welcome { set: set.into(), engine: engine.into(), site: site.into(), epoch, at })
+    };
+    let ack = |received: &str, flushed: &str, applied: Option<&str>| {
+        let level = |at: &str| Some(position(at));
+        Line::Ack(Ack { received: level(received), flushed: level(flushed), applied: applied.and_then(level) })
+    };
+    let refusal = "segment 1-12 differs at 4096: ours is \"a\\u{1b}\", the master's is \"b c\"";
+    let want = [
+        welcome("", "", "", 0, "oldest"),
+        welcome("Bücher -", "bdb", "venus", 3, "1-12:40960+0123456789abcdef"),
+        ack("1-12:50000", "1-12:40960", None),
+        ack("2-1:0", "2-1:0", Some("1-12:50000")),
+        Line::Refuse(Code::Diverged, refusal.into()),
+    ];
+    let text = std::str::from_utf8(BACK).unwrap();
+    let lines: Vec<Line> = text.lines().map(|line| Line::parse(line.as_bytes()).unwrap()).collect();
+    assert_eq!(lines, want);
+    assert_eq!(want.iter().map(Line::to_string).collect::<Vec<_>>().join("\n") + "\n", text);
+    assert!(matches!(&lines[0], Line::Welcome(welcome) if welcome.at == Start::Oldest));
+}
+
+/// A sample that was edited together with the values above is seen here.
+#[test]
+fn samples_are_what_they_were() {
+    for (sample, frozen) in [
+        (STREAM, "afab88cc7ef36746ce902286a65748a2e753dd16ed2e7b3ff11326693486f08d"),
+        (STREAM_ZSTD, "f363b16e7933210d383f5983f779346054920abaf60c217121aeb3c0ed80ff52"),
+        (STREAM_RARE, "c256168c270c9b037db367cd28269fe74ea05bbf64e9aaaed5e4b0ff16f4a1e8"),
+        (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
+    ] {
+        assert_eq!(Digest::of(sample).to_string(), frozen);
+    }
+}
+
+#[test]
+fn the_manual_gives_each_kind_with_its_bounds() {
+    let manual = include_str!("../man/repl-stream.5");
+    for (kind, least, most) in KINDS {
+        let (name, letter) = (format!("{kind:?}").to_lowercase(), kind as u8);
+        let row = format!("\n.It {name} Ta {} Ta {letter:02x} Ta {least} Ta {most} Ta ", char::from(letter));
+        assert!(manual.contains(&row), "{row}");
+    }
+}
+
+/// Lines of the manual's example are `OFFSET  BYTES ; WORDS`.
+#[test]
+fn the_manual_shows_the_frozen_stream() {
+    let manual = include_str!("../man/repl-stream.5");
+    let mut shown = Vec::new();
+    for line in manual.lines() {
+        let Some((offset, rest)) = line.split_once("  ").filter(|(offset, _)| offset.len() == 4) else { continue };
+        let Ok(offset) = usize::from_str_radix(offset, 16) else { continue };
+        assert_eq!(offset, shown.len(), "{line}");
+        let bytes = rest.split(';').next().unwrap_or_default().split_whitespace();
+        shown.extend(bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    assert_eq!(shown, STREAM);
+}
