@@ -1,4 +1,5 @@
 //! stub
+pub mod cli;
 pub mod edge;
 pub mod engine;
 pub mod rule;

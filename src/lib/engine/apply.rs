@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use self::commit::Commit;
 use self::feed::Feed;
 use self::frames::{Frames, refused};
-use self::land::{Differing, Landing, Sync};
+use self::land::Landing;
+pub use self::land::{Differing, Sync};
 use super::note::{Monitor, Note};
 use super::site::{self, Holding, Origin, STATE, Site};
 use crate::edge::bell::Bell;
@@ -64,11 +65,8 @@ pub struct Options {
 pub type Back = Box<dyn FnMut(&Line) -> io::Result<()> + Send>;
 
 /// What `repl-apply --position` prints, without a lock or a change.
-pub fn position(dir: &std::path::Path, state: Option<&std::path::Path>) -> Result<Start> {
-    if !dir.exists() {
-        return Ok(Start::Oldest);
-    }
-    let holding = match site::peek(&Dir::open(dir)?, state)? {
+pub fn position(dir: &Dir, state: Option<&std::path::Path>) -> Result<Start> {
+    let holding = match site::peek(dir, state)? {
         Some(state) => site::holding(&state)?,
         None => None,
     };

@@ -120,6 +120,7 @@ impl<'a> Landing<'a> {
     /// differing bytes may be set aside.
     pub(super) fn attach(&mut self, begin: &Begin) -> Result<()> {
         let at = begin.position;
+        self.nameable(at.segment)?;
         let (own, running) = self.own_digest(at)?;
         let held = self.held.map(|holding| holding.held);
         match judge(&self.scheme, held.as_ref(), begin, own) {
@@ -150,7 +151,16 @@ impl<'a> Landing<'a> {
         if at.offset != 0 || self.scheme.step(ended, at.segment) == Step::Gap {
             return fail(Code::Gap, format!("gap: the stream goes on at {at} after segment {ended}"));
         }
+        self.nameable(at.segment)?;
         self.enter(at, Running::new())
+    }
+
+    /// Two segments must never share a file.
+    fn nameable(&self, segment: Segment) -> Result<()> {
+        if self.scheme.is_nameable(segment) {
+            return Ok(());
+        }
+        fail(Code::Corrupt, format!("segment {segment} has no file name of its own in this scheme"))
     }
 
     /// The digest of our own bytes before a position, where we have them.

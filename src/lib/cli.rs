@@ -1,0 +1,6 @@
+//! Floor 4: the command line. Arguments, words on standard error, exit codes. Nothing below this floor prints.
+
+pub mod args;
+pub mod narrate;
+pub mod report;
+pub mod restrict;

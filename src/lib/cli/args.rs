@@ -1,0 +1,86 @@
+//! Argument groups that commands share.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Command};
+use clap_complete::Shell;
+
+use crate::rule::pattern::Pattern;
+use crate::rule::scheme::{Engine, Scheme};
+use crate::value::exit::{Code, Failure};
+
+/// How much is said.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Talk {
+    /// Tell what is done, on standard error
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Which log this is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Log {
+    /// Kind of database: bdb, eloquence or plain [default: what the file names show]
+    #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
+    pub engine: Option<Engine>,
+
+    /// Names of plain or eloquence segments: %N is generation-sequence, %S the sequence, %010S with its width
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub pattern: Option<Pattern>,
+}
+
+impl Log {
+    /// The scheme that was told; `None` when nothing was.
+    pub fn scheme(&self) -> Result<Option<Scheme>> {
+        let (engine, pattern) = match (self.engine, &self.pattern) {
+            (None, None) => return Ok(None),
+            (None, Some(pattern)) => (Engine::Plain, Some(pattern.clone())),
+            (Some(engine), pattern) => (engine, pattern.clone()),
+        };
+        Scheme::new(engine, pattern).map(Some).map_err(|why| Failure::new(Code::Usage, why).into())
+    }
+}
+
+/// A name of a set or a site: it goes into state files, greetings and messages.
+pub fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || !crate::rule::stream::hello::is_name(text) {
+        return Err("a name has 1 to 255 bytes (escaped) and no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Prints the completions of a command for a shell.
+pub fn completions(mut command: Command, shell: Shell) -> Result<()> {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    super::report::print(&script)
+}
+
+/// Where a sender's state is by default: `/var/lib/repl/SET` for root, `$XDG_STATE_HOME/repl/SET` for others. SET is the
+/// set's name, or one made from the log directory's path.
+pub fn default_state(set: &str, log: &std::path::Path) -> Option<PathBuf> {
+    let base = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/lib/repl")
+    } else {
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        state.or_else(home)?.join("repl")
+    };
+    Some(base.join(set_name(set, log)))
+}
+
+/// A file name for a set: its name with `/` and a leading dot replaced, else the log directory's path joined by dashes.
+fn set_name(set: &str, log: &std::path::Path) -> String {
+    let path = std::fs::canonicalize(log).unwrap_or_else(|_| log.to_owned());
+    let text = if set.is_empty() { path.to_string_lossy().into_owned() } else { set.to_owned() };
+    let name = text.trim_matches('/').replace('/', "-");
+    let name = name.strip_prefix('.').map(|rest| format!("_{rest}")).unwrap_or(name);
+    // Long paths end in a digest, so that two of them never share a directory.
+    if name.len() > 200 { format!("set-{}", crate::value::digest::Digest::of(text.as_bytes())) } else { name }
+}
