@@ -374,4 +374,4 @@ impl Scanner {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
