@@ -483,6 +483,17 @@ fn a_journal_directory_is_warned_of_unless_told_otherwise() {
     assert_eq!(warning(journal, Some("log_set_config DB_LOG_AUTO_REMOVE off\n")), None);
 }
 
+/// Berkeley DB 5.3 obeys both; a warning that knew only the new name in lower case was silent while logs vanished.
+#[test]
+fn bug_auto_removal_by_its_old_name_or_in_upper_case_was_not_seen() {
+    for config in
+        ["set_flags DB_LOG_AUTOREMOVE", "SET_FLAGS db_log_autoremove on", "LOG_SET_CONFIG DB_LOG_AUTO_REMOVE on"]
+    {
+        assert!(warning("/var/db", Some(config)).is_some(), "{config}");
+    }
+    assert_eq!(warning("/var/db", Some("set_flags DB_LOG_AUTOREMOVE off")), None);
+}
+
 /// The safe extent as the layout defines it, on all bytes at once.
 fn safe_by_definition(bytes: &[u8]) -> usize {
     let Ok(header) = Header::read(bytes) else { return 0 };
