@@ -362,6 +362,9 @@ impl Scanner {
         match Header::read(head) {
             Err(NoHeader::Absent) => Closure::Open,
             Err(NoHeader::Wrong(why)) => Closure::Damaged(format!("the next file's header is wrong: {why}")),
+            Ok(header) if self.order.is_some_and(|order| order != header.order) => {
+                Closure::Damaged(format!("the next file is in {}-endian byte order, this one is not", header.order))
+            }
             Ok(header) if self.safe > 0 && header.previous == self.last => Closure::Closed,
             Ok(header) => Closure::Damaged(format!(
                 "the next file says that the last record here is at {}, the last whole record is at {}{}",

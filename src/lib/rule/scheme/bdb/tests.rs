@@ -359,6 +359,15 @@ fn the_next_header_closes_a_file_only_by_naming_its_last_record() {
     }
 }
 
+/// A log moves between machines as a whole or not at all: a header of the other order is another environment's.
+#[test]
+fn bug_a_next_file_of_another_byte_order_closed_this_one() {
+    for (order, other) in [(Order::Little, Order::Big), (Order::Big, Order::Little)] {
+        let log = Log::sample(order);
+        assert!(is_damaged(&scan(&log.bytes).closure(&Log::new(other, log.last()).bytes)), "{order}");
+    }
+}
+
 #[test]
 fn a_record_that_names_another_predecessor_stops_the_scan() {
     for order in ORDERS {
