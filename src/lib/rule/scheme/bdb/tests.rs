@@ -129,8 +129,8 @@ fn said(scanner: &Scanner, next: &[u8]) -> Said {
     }
 }
 
-fn mark(offset: usize, seconds: i64) -> Option<Mark> {
-    Some(Mark { offset: offset as u64, time: Some(Time::from_seconds(seconds)) })
+fn mark(offset: usize, seconds: i64) -> Mark {
+    Mark { offset: offset as u64, time: Some(Time::from_seconds(seconds)) }
 }
 
 fn is_damaged(closure: &Closure) -> bool {
@@ -146,7 +146,7 @@ fn a_whole_log_is_safe_to_its_end() {
         let expected = Said {
             at: end as u64,
             safe: end as u64,
-            boundary: mark(*log.starts.last().unwrap(), 2000),
+            boundary: Some(mark(*log.starts.last().unwrap(), 2000)),
             past: false,
             hungry: true,
             trouble: None,
@@ -232,9 +232,9 @@ fn no_flipped_bit_of_the_next_header_closes_a_file() {
 fn chunks_of_any_size_give_the_same() {
     for order in ORDERS {
         let mut log = Log::sample(order);
-        for count in 0..200 {
-            log.record(ADDREM, &vec![count as u8; count * 13]);
-            log.commit(3000 + count as i32);
+        for count in 0..200u8 {
+            log.record(ADDREM, &vec![count; usize::from(count) * 13]);
+            log.commit(3000 + i32::from(count));
         }
         let mut flipped = log.bytes.clone();
         flipped[log.starts[150] + 20] ^= 1;
@@ -297,9 +297,9 @@ fn commits_and_checkpoints_are_boundaries_with_their_time() {
         log.record(ADDREM, &[0; 40]);
         assert_eq!(scan(&log.bytes).boundary(), None);
         log.commit(1_700_000_000);
-        assert_eq!(scan(&log.bytes).boundary(), mark(log.bytes.len(), 1_700_000_000));
+        assert_eq!(scan(&log.bytes).boundary(), Some(mark(log.bytes.len(), 1_700_000_000)));
         log.checkpoint(1_700_000_005);
-        let at_checkpoint = mark(log.bytes.len(), 1_700_000_005);
+        let at_checkpoint = Some(mark(log.bytes.len(), 1_700_000_005));
         assert_eq!(scan(&log.bytes).boundary(), at_checkpoint);
         log.record(ADDREM, &[0; 40]);
         log.record(12, &[0; 40]);
@@ -309,7 +309,7 @@ fn commits_and_checkpoints_are_boundaries_with_their_time() {
         assert_eq!(scan(&log.bytes).boundary(), at_checkpoint);
         assert_eq!(scan(&log.bytes).safe() as usize, log.bytes.len());
         log.commit(-1);
-        assert_eq!(scan(&log.bytes).boundary(), mark(log.bytes.len(), -1));
+        assert_eq!(scan(&log.bytes).boundary(), Some(mark(log.bytes.len(), -1)));
     }
 }
 
@@ -322,12 +322,12 @@ fn no_boundary_later_than_the_limit_is_taken_nor_any_behind_it() {
         let at_limit = log.bytes.len();
         log.record(ADDREM, b"");
         let before = scan_in_chunks(&log.bytes, 7, Some(Time::from_seconds(20)));
-        assert_eq!((before.boundary(), before.is_past_limit()), (mark(at_limit, 20), false));
+        assert_eq!((before.boundary(), before.is_past_limit()), (Some(mark(at_limit, 20)), false));
         log.commit(21);
         // The master's clock went back.
         log.commit(15);
         let after = scan_in_chunks(&log.bytes, 7, Some(Time::from_seconds(20)));
-        assert_eq!((after.boundary(), after.is_past_limit()), (mark(at_limit, 20), true));
+        assert_eq!((after.boundary(), after.is_past_limit()), (Some(mark(at_limit, 20)), true));
         assert_eq!(after.safe() as usize, log.bytes.len());
         let none = scan_in_chunks(&log.bytes, 7, Some(Time::from_seconds(9)));
         assert_eq!((none.boundary(), none.is_past_limit()), (None, true));
@@ -510,7 +510,7 @@ fn safe_by_definition(bytes: &[u8]) -> usize {
     while bytes.len() - safe >= RECORD_HEADER {
         let [previous, length, stored] = [0, 4, 8].map(|field| header.order.u32(bytes, safe + field));
         let end = safe + length as usize;
-        if length < 28 || length > RECORD_MAX || end > bytes.len() || previous as usize != last {
+        if !(28..=RECORD_MAX).contains(&length) || end > bytes.len() || previous as usize != last {
             break;
         }
         if by_definition(&bytes[safe + RECORD_HEADER..end]) ^ previous ^ length != stored {
@@ -551,7 +551,9 @@ prop_compose! {
             prop::collection::vec(any::<u8>(), 0..200)), 0..20),
     ) -> Log {
         let mut log = Log::new(order, previous);
-        records.iter().for_each(|(kind, rest)| log.record(*kind, rest));
+        for (kind, rest) in &records {
+            log.record(*kind, rest);
+        }
         log
     }
 }
