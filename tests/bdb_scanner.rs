@@ -197,7 +197,7 @@ fn a_damaged_or_cut_file_is_never_closed() {
     let (bytes, next) = (&files[&2], &files[&3]);
     let safe = scan(bytes).safe() as usize;
     let ends = walk(bytes).0;
-    for at in (0..safe).step_by(safe / 60).chain([safe - 1]) {
+    for at in (0..safe).step_by(safe / 20).chain([safe - 1]) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x10;
         let scanner = scan(&flipped);
@@ -210,7 +210,7 @@ fn a_damaged_or_cut_file_is_never_closed() {
         assert_eq!(is_damaged(&scan(&torn).closure(head(next))), !is_whole, "zero from {at}");
         assert!(is_damaged(&scan(&bytes[..at]).closure(head(next))), "cut at {at}");
     }
-    for end in &ends[..ends.len() - 1] {
+    for end in ends.iter().rev().skip(1).step_by(20) {
         assert!(is_damaged(&scan(&bytes[..*end as usize]).closure(head(next))), "cut at record {end}");
     }
 }
