@@ -4,6 +4,7 @@
 //! command whose link fails is started again, with back-off, for ever when following; what the receiver itself refuses
 //! is final. The log directory is never written to.
 
+mod choice;
 mod lane;
 pub mod ledger;
 pub mod outlet;
