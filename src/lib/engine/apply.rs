@@ -317,7 +317,12 @@ impl Session<'_> {
                     landing.master_end(end)?;
                     self.commit.ask();
                 }
-                Message::Bye { end } => return landing.master_end(end),
+                Message::Bye { end } => {
+                    landing.master_end(end)?;
+                    // A sender waits for this one, though everything may have been here before.
+                    self.commit.ask();
+                    return Ok(());
+                }
                 Message::Aux { name, bytes } => self.aux(&hello.scheme, name, bytes)?,
                 Message::Patch { offset, .. } => {
                     return fail(Code::Corrupt, format!("a patch at {offset}, but this engine rewrites nothing"));

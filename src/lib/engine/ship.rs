@@ -251,10 +251,11 @@ impl Parts<'_> {
             .or_else(|error| Self::said(&tracker, error))
     }
 
-    /// Prefers what the receiver said over the broken pipe that followed from it.
+    /// Prefers what the receiver said over the broken pipe that followed from it, and our own verdict over what the
+    /// receiver says of a stream that ended because of it.
     fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
         match tracker.ended() {
-            Some(ended) if ended.said => ended.error(),
+            Some(ended) if ended.said && code_of(&error) == Code::Link => ended.error(),
             _ => Err(error),
         }
     }
@@ -341,9 +342,11 @@ impl Parts<'_> {
         });
         let (shipped, status) = shipped;
         let status = status?;
-        if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
-            return ended.error();
-        }
+        let shipped = match (shipped, tracker.ended().filter(|ended| ended.said)) {
+            (Err(error), Some(_)) => return Self::said(&tracker, error),
+            (Ok(()), Some(ended)) => return ended.error(),
+            (shipped, None) => shipped,
+        };
         match (shipped, status.code()) {
             (Ok(()), Some(0)) => Ok(()),
             // Nothing else can be known of a command that cannot be run; retrying would hide it.

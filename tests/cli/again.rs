@@ -1,0 +1,53 @@
+//! A run that is repeated, as cron and archive commands do, and the verdict of a sender that cannot go on.
+
+use super::rig::{Rig, noise};
+
+fn three(rig: &Rig) {
+    for sequence in 1..=3 {
+        rig.write(&format!("log.{sequence}"), noise(3000, sequence));
+    }
+}
+
+#[test]
+fn a_pass_that_finds_nothing_new_is_acknowledged_and_exits_0() {
+    let rig = Rig::new();
+    three(&rig);
+    for pass in 0..3 {
+        let ran = rig.pass("--pattern log.%S --retry-for 0s", "");
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "pass {pass}");
+    }
+    rig.assert_equal();
+}
+
+#[test]
+fn a_gap_at_the_sender_is_its_verdict_though_the_receiver_sees_a_cut_stream() {
+    let rig = Rig::new();
+    three(&rig);
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    rig.write("log.5", b"x");
+    rig.pass("--pattern log.%S --retry-for 0s", "").fails(3, "gap: segment 1-5 comes after 1-3");
+}
+
+#[test]
+fn an_archive_command_ships_segments_in_turn_and_any_of_them_again() {
+    let rig = Rig::new();
+    three(&rig);
+    let archive = |sequence: u64, state: &str| {
+        rig.run(&format!(
+            "$SHIP --segment master/log.{sequence} --pattern log.%S --state {state} --retry-for 0s --via '$APPLY --acks replica'"
+        ))
+    };
+    for sequence in [1, 2, 1, 2, 3, 3, 1] {
+        let ran = archive(sequence, "kept");
+        assert_eq!(ran.code, 0, "{sequence}: {ran:?}");
+    }
+    rig.assert_equal();
+    rig.write("log.4", noise(10, 4));
+    rig.write("log.5", noise(10, 5));
+    // Without a memory of what was shipped, the segment before is read.
+    assert_eq!(archive(4, "new").code, 0);
+    rig.write("log.2", noise(3000, 9));
+    archive(2, "kept").fails(4, "diverged");
+    rig.write("log.7", b"x");
+    archive(7, "kept").fails(3, "gap");
+}
