@@ -51,3 +51,22 @@ fn an_archive_command_ships_segments_in_turn_and_any_of_them_again() {
     rig.write("log.7", b"x");
     archive(7, "kept").fails(3, "gap");
 }
+
+#[test]
+fn a_tail_that_is_set_aside_lets_the_same_connection_go_on() {
+    let rig = Rig::new();
+    three(&rig);
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    // The master lost its tail: it is shorter, and the same before.
+    rig.write("log.3", &noise(3000, 3)[..1000]);
+    rig.pass("--pattern log.%S", "").fails(4, "ahead");
+    let ran = rig.pass("--pattern log.%S --retry-for 0s --timeout 11s", "--set-aside");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    rig.assert_equal();
+    // Other bytes: the segment starts over on a connection of its own.
+    rig.write("log.3", noise(2000, 7));
+    rig.pass("--pattern log.%S", "").fails(4, "diverged");
+    let ran = rig.pass("--pattern log.%S", "--set-aside");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    rig.assert_equal();
+}

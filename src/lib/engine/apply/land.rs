@@ -513,6 +513,8 @@ impl<'a> Landing<'a> {
         };
         (self.monitor)(Note::Warning(format!("{why}: our bytes from {from} on are now in {moved}")));
         self.commit.go_back(back);
+        // The sender waits to hear whether it may go on.
+        self.commit.ask();
         self.held = back;
         if let Some(current) = &mut self.current
             && current.segment == from.segment
