@@ -3,5 +3,5 @@
 #[path = "../support/rig.rs"]
 mod rig;
 
-mod again;
+mod link;
 mod ssh;

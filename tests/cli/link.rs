@@ -1,4 +1,4 @@
-//! A run that is repeated, as cron and archive commands do, and the verdict of a sender that cannot go on.
+//! The link as the sender sees it: runs that are repeated, whose verdict counts, receivers that print.
 
 use super::rig::{Rig, noise};
 
@@ -69,4 +69,14 @@ fn a_tail_that_is_set_aside_lets_the_same_connection_go_on() {
     let ran = rig.pass("--pattern log.%S", "--set-aside");
     assert_eq!(ran.code, 0, "{ran:?}");
     rig.assert_equal();
+}
+
+#[test]
+fn a_receiver_that_prints_words_is_a_usage_error_and_not_tried_again() {
+    let rig = Rig::new();
+    three(&rig);
+    rig.run("$SHIP -S --pattern log.%S --via 'echo You have mail.; $APPLY --acks replica' master")
+        .fails(2, "You have mail.");
+    assert!(!rig.replica().join("log.1").exists());
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
 }
