@@ -96,7 +96,8 @@ fn shipped(rig: &Rig, sshd: &Sshd, seconds: u64, ship_options: &[String]) -> Vec
     for line in lines {
         let line = line.unwrap();
         let now = Instant::now();
-        let offset = line.split_once("flushed=1-1:").and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
+        let offset =
+            line.split_once("flushed=1-1:").and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
         while let Some(offset) = offset
             && flushed.len() < offset / RECORD
         {

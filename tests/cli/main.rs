@@ -7,6 +7,7 @@ mod rig;
 
 mod apply;
 mod feed;
+mod link;
 mod restrict;
 mod ssh;
 mod stream;

@@ -319,7 +319,12 @@ impl Session<'_> {
                     landing.master_end(end)?;
                     self.commit.ask();
                 }
-                Message::Bye { end } => return landing.master_end(end),
+                Message::Bye { end } => {
+                    landing.master_end(end)?;
+                    // A sender waits for this one, though everything may have been here before.
+                    self.commit.ask();
+                    return Ok(());
+                }
                 Message::Aux { name, bytes } => {
                     let name = known_aux(&hello.scheme, name)?;
                     if attached {

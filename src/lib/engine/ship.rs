@@ -252,10 +252,11 @@ impl Parts<'_> {
             .or_else(|error| Self::said(&tracker, error))
     }
 
-    /// Prefers what the receiver said over the broken pipe that followed from it.
+    /// Prefers what the receiver said over the broken pipe that followed from it, and our own verdict over what the
+    /// receiver says of a stream that ended because of it.
     fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
         match tracker.ended() {
-            Some(ended) if ended.said => ended.error(),
+            Some(ended) if ended.said && code_of(&error) == Code::Link => ended.error(),
             _ => Err(error),
         }
     }
@@ -276,7 +277,7 @@ impl Parts<'_> {
             if Instant::now() >= deadline {
                 return fail(Code::Link, "the receiver does not greet");
             }
-            self.bell.wait_until(deadline);
+            self.pause(deadline);
         }
     }
 
@@ -317,8 +318,15 @@ impl Parts<'_> {
     fn rest(&self, time: Duration) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !self.stop.is_asked() {
-            self.bell.wait_until(deadline);
+            self.pause(deadline);
         }
+    }
+
+    /// Waits for a ring or the deadline, at most a second, and tells that this process is alive: a link that is down is
+    /// no reason for a service manager to restart it.
+    fn pause(&self, deadline: Instant) {
+        (self.monitor)(Note::Alive);
+        self.bell.wait_until(deadline.min(Instant::now() + Duration::from_secs(1)));
     }
 
     /// One connection by a command.
@@ -342,9 +350,11 @@ impl Parts<'_> {
         });
         let (shipped, status) = shipped;
         let status = status?;
-        if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
-            return ended.error();
-        }
+        let shipped = match (shipped, tracker.ended().filter(|ended| ended.said)) {
+            (Err(error), Some(_)) => return Self::said(&tracker, error),
+            (Ok(()), Some(ended)) => return ended.error(),
+            (shipped, None) => shipped,
+        };
         match (shipped, status.code()) {
             (Ok(()), Some(0)) => Ok(()),
             // Nothing else can be known of a command that cannot be run; retrying would hide it.

@@ -586,6 +586,8 @@ impl<'a> Landing<'a> {
             let text = format!("the database was fed up to {fed}: it has what the master has not; resync it");
             (self.monitor)(Note::Warning(text));
         }
+        // The sender waits to hear whether it may go on.
+        self.commit.ask();
         self.held = back;
         if let Some(current) = &mut self.current
             && current.segment == from.segment
