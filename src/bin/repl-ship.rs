@@ -182,7 +182,7 @@ fn run(args: Args) -> Result<()> {
             }
             // Another sender keeps this state; what it remembers is not needed to ship.
             Err(error) if code_of(&error) == Code::Busy && args.state.is_none() => {
-                monitor(Note::Detail(format!("{error:#}")))
+                monitor(Note::Detail(format!("{error:#}")));
             }
             Err(error) => return Err(error),
         }
