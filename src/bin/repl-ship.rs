@@ -73,7 +73,7 @@ struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     retry_for: Duration,
 
-    /// Compress: auto (where it pays), zstd[:LEVEL], or none
+    /// Compress: auto (where it pays), zstd, zstd:LEVEL, or none
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = compress)]
     compress: Compress,
 
