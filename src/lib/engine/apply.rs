@@ -62,6 +62,9 @@ pub struct Options {
     pub reason: Option<String>,
 }
 
+/// Bytes of log after which a sync is due though more is at hand.
+const AT_HAND: usize = 1 << 20;
+
 /// The back channel: writes one line, at once.
 pub type Back = Box<dyn FnMut(&Line) -> io::Result<()> + Send>;
 
@@ -280,7 +283,7 @@ impl Session<'_> {
         mut origin: Option<Origin>,
         start_feed: &dyn Fn(&Origin) -> Result<()>,
     ) -> Result<()> {
-        let mut attached = false;
+        let (mut attached, mut at_hand, mut until) = (false, 0, None);
         // What comes before the beginning is proven must wait: bounded, since few names are taken.
         let mut early: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         loop {
@@ -288,6 +291,11 @@ impl Session<'_> {
                 return fail(Code::Failed, "what was received could not be made durable");
             }
             (self.monitor)(Note::Alive);
+            // A frame that is at hand already is made durable by the same sync.
+            if frames.is_drained() || at_hand > AT_HAND {
+                self.commit.nudge();
+                at_hand = 0;
+            }
             let Some(message) = frames.next()? else {
                 return fail(Code::Link, "the stream ended without an orderly end");
             };
@@ -308,11 +316,14 @@ impl Session<'_> {
                     landing.follow(&begin)?;
                     (self.monitor)(Note::Processing(begin.position.segment));
                 }
-                Message::Data { offset, bytes } => landing.data(offset, bytes)?,
+                Message::Data { offset, bytes } => {
+                    at_hand += bytes.len();
+                    landing.data(offset, bytes)?;
+                }
                 Message::Hole { offset, length } => landing.hole(offset, length)?,
                 Message::Mark { offset, time, digest } => {
                     landing.mark(offset, time, digest)?;
-                    (self.monitor)(Note::UpToDate(time));
+                    until = time;
                 }
                 Message::End { length, digest } => landing.end(length, digest)?,
                 Message::Heartbeat { end, .. } => {
@@ -321,6 +332,7 @@ impl Session<'_> {
                 }
                 Message::Bye { end } => {
                     landing.master_end(end)?;
+                    (self.monitor)(Note::UpToDate(until));
                     // A sender waits for this one, though everything may have been here before.
                     self.commit.ask();
                     return Ok(());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +16,9 @@ use crate::edge::dir::Dir;
 use crate::engine::site::{Closed, Holding, Site};
 use crate::rule::stream::back::Ack;
 use crate::value::position::{Position, Segment};
+
+/// An acknowledgement goes out at least this often: a long digest of what is held must not look like a dead site.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// What was landed and is not durable yet.
 #[derive(Default)]
@@ -73,14 +77,18 @@ impl Commit {
         pending.dirty.entry(at.segment).or_insert_with(|| Arc::clone(file));
     }
 
-    /// What is held now, once durable; `closed` when that closed a segment.
+    /// What is held now, once durable; `closed` when that closed a segment. Call [`Commit::nudge`] when no more is at
+    /// hand.
     pub(super) fn hold(&self, holding: Holding, closed: Option<Closed>) {
         let mut pending = self.pending.lock();
         pending.received = Some(holding.held.position);
         pending.latest = Some(holding);
         pending.holding = Some(holding);
         pending.closed.extend(closed);
-        drop(pending);
+    }
+
+    /// Nothing more is at hand now: what is pending is worth a sync.
+    pub(super) fn nudge(&self) {
         self.wake.notify_one();
     }
 
@@ -126,6 +134,7 @@ impl Commit {
 
     /// Waits until all that was held is durable, its boundary too, or the thread gave up.
     pub(super) fn settle(&self) {
+        self.nudge();
         let target = { self.pending.lock().latest };
         let mut durable = self.durable.lock();
         while !durable.failed && durable.holding != target {
@@ -200,8 +209,11 @@ impl Commit {
     /// Waits for something to do and takes it.
     fn wait(&self) -> Pending {
         let mut pending = self.pending.lock();
+        let deadline = Instant::now() + SIGN_OF_LIFE;
         while pending.holding.is_none() && !pending.asked && !pending.ended {
-            self.wake.wait(&mut pending);
+            if self.wake.wait_until(&mut pending, deadline).timed_out() {
+                pending.asked = true;
+            }
         }
         let Pending { received, latest, ended, .. } = *pending;
         std::mem::replace(&mut *pending, Pending { received, latest, ended, ..Pending::default() })

@@ -62,6 +62,11 @@ impl<R: Read> Frames<R> {
         .into())
     }
 
+    /// Whether all that was read from the link has been handed out.
+    pub(super) fn is_drained(&self) -> bool {
+        self.reader.buffer().is_empty()
+    }
+
     /// The next message; `None` at the end of the stream between two frames.
     pub(super) fn next(&mut self) -> Result<Option<Message<'_>>> {
         let mut head = [0; HEADER];

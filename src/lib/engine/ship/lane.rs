@@ -16,7 +16,7 @@ use crate::edge::signal::Stop;
 use crate::engine::note::{Monitor, Note};
 use crate::rule::stream::message::{Begin, Message, Previous};
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::position::{Position, Start};
+use crate::value::position::{Position, Segment, Start};
 use crate::value::time::Time;
 
 /// Everything that one connection works with.
@@ -37,6 +37,9 @@ pub(super) struct Lane<'a, W> {
     time: Option<Time>,
     is_current: bool,
 }
+
+/// The end of a log that has not begun.
+const NOTHING: Position = Position { segment: Segment { generation: 0, sequence: 0 }, offset: 0 };
 
 /// A piece as an order to the outlet; the source's bytes have been written already.
 enum Next {
@@ -107,7 +110,7 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Finds the receiver's place; false when there is no log and none is waited for.
     fn begin(&mut self, start: Start) -> Result<bool> {
         let located = loop {
-            if let Some(located) = self.source.locate(start, self.ledger)? {
+            if let Some(located) = self.locate(start)? {
                 break located;
             }
             if let Start::At(mark) = start {
@@ -137,8 +140,23 @@ impl<'a, W: Write> Lane<'a, W> {
         }
     }
 
+    /// Looks for the receiver's place. Proving it may mean to read much: heartbeats go out meanwhile.
+    fn locate(&mut self, start: Start) -> Result<Option<Located>> {
+        let Lane { source, outlet, ledger, options, beat, monitor, .. } = self;
+        source.locate(start, ledger, &mut |end| {
+            (monitor)(Note::Alive);
+            if beat.elapsed() < options.heartbeat {
+                return Ok(());
+            }
+            *beat = Instant::now();
+            outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
+            outlet.flush()
+        })
+    }
+
     /// Waits for the receiver's own verdict, where it can tell it.
     fn refused(&mut self, why: String) -> Result<bool> {
+        self.outlet.flush()?;
         let deadline = Instant::now() + self.options.timeout;
         while let Some(tracker) = self.tracker
             && Instant::now() < deadline
@@ -209,6 +227,7 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Waits for news, at most until the next look is due.
     fn wait(&mut self) -> Result<()> {
+        self.outlet.flush()?;
         let now = Instant::now();
         let look = now + self.options.poll;
         self.bell.wait_until(look.min(self.beat + self.options.heartbeat));
@@ -222,9 +241,8 @@ impl<'a, W: Write> Lane<'a, W> {
     fn heartbeat(&mut self) -> Result<()> {
         self.beat = Instant::now();
         let end = self.source.end()?;
-        if let Some(end) = end {
-            self.outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
-        }
+        self.outlet.send(&Message::Heartbeat { end: end.unwrap_or(NOTHING), clock: clock::now() })?;
+        self.outlet.flush()?;
         (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
         (self.pulse)(self.source.position(), end);
         Ok(())
@@ -234,9 +252,8 @@ impl<'a, W: Write> Lane<'a, W> {
     fn finish(mut self) -> Result<()> {
         let at = self.source.position();
         let end = self.source.end()?.or(at);
-        if let Some(end) = end {
-            self.outlet.send(&Message::Bye { end })?;
-        }
+        self.outlet.send(&Message::Bye { end: end.unwrap_or(NOTHING) })?;
+        self.outlet.flush()?;
         (self.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.

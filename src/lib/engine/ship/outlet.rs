@@ -1,5 +1,6 @@
-//! Writes a stream: frames, compressed where it pays, at a limited rate where one is set. Each frame is handed to the
-//! link at once; nothing waits in a buffer here.
+//! Writes a stream: frames, compressed where it pays, at a limited rate where one is set. Small frames are gathered until
+//! [`Outlet::flush`], which the shipping loop calls before it waits for anything: a record and the boundary behind it
+//! leave together, and the receiver makes both durable with one sync.
 
 use std::io::{self, IoSlice, Write};
 use std::time::Instant;
@@ -36,7 +37,12 @@ pub(super) struct Outlet<W> {
     choice: Option<Choice>,
     pace: Option<Pace>,
     written: u64,
+    gathered: Vec<u8>,
 }
+
+/// Frames up to this are gathered, and so many bytes of them at most.
+const SMALL: usize = 1 << 12;
+const GATHERED: usize = 1 << 16;
 
 impl<W: Write> Outlet<W> {
     /// Writes the magic.
@@ -48,7 +54,7 @@ impl<W: Write> Outlet<W> {
         };
         let packer = level.map(Packer::new).transpose().context("cannot start compression")?;
         let choice = (compress == Compress::Auto).then(Choice::new);
-        let mut outlet = Outlet { out, packer, choice, pace: rate.map(Pace::new), written: 0 };
+        let mut outlet = Outlet { out, packer, choice, pace: rate.map(Pace::new), written: 0, gathered: Vec::new() };
         outlet.write(&[&MAGIC])?;
         Ok(outlet)
     }
@@ -92,8 +98,24 @@ impl<W: Write> Outlet<W> {
 
     fn write(&mut self, parts: &[&[u8]]) -> Result<()> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        write_all(&mut self.out, parts).context("cannot write the stream")?;
         self.written += total as u64;
+        if total <= SMALL {
+            parts.iter().for_each(|part| self.gathered.extend_from_slice(part));
+            return if self.gathered.len() < GATHERED { Ok(()) } else { self.flush() };
+        }
+        self.hand_over(parts)
+    }
+
+    /// Hands all that was gathered to the link.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        if self.gathered.is_empty() { Ok(()) } else { self.hand_over(&[]) }
+    }
+
+    fn hand_over(&mut self, parts: &[&[u8]]) -> Result<()> {
+        let all: Vec<&[u8]> = std::iter::once(self.gathered.as_slice()).chain(parts.iter().copied()).collect();
+        let total = all.iter().map(|part| part.len()).sum();
+        write_all(&mut self.out, &all).context("cannot write the stream")?;
+        self.gathered.clear();
         if let Some(pace) = &mut self.pace {
             pace.spend(total);
         }

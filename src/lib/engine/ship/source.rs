@@ -69,6 +69,9 @@ pub(super) enum Located {
     Differs(Begin, String),
 }
 
+/// Called with the log's end while much is read.
+type Tick<'a> = &'a mut dyn FnMut(Position) -> Result<()>;
+
 /// Files that are opened ahead of the one being read.
 const AHEAD: usize = 64;
 /// First and largest read of a look. A segment that is being written has little news, often.
@@ -219,8 +222,9 @@ impl Source {
         Ok(self.end)
     }
 
-    /// Opens the log where a receiver stands. `None` while there is no log at all.
-    pub(super) fn locate(&mut self, start: Start, ledger: &Ledger) -> Result<Option<Located>> {
+    /// Opens the log where a receiver stands. `None` while there is no log at all. `tick` is called with the log's end
+    /// every now and then while much is read.
+    pub(super) fn locate(&mut self, start: Start, ledger: &Ledger, tick: Tick<'_>) -> Result<Option<Located>> {
         let Some(end) = self.end()? else {
             return Ok(None);
         };
@@ -229,32 +233,32 @@ impl Source {
             return Ok(None);
         };
         let mark = match start {
-            Start::Oldest => return self.begin_at(oldest, ledger).map(|begin| Some(Located::Here(begin))),
-            Start::Latest => return self.begin_at(newest, ledger).map(|begin| Some(Located::Here(begin))),
+            Start::Oldest => return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
+            Start::Latest => return self.enter(newest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
             // The one segment that is to be shipped is sent whole, and the receiver judges: it may have it already, or
             // hold the one before it.
             Start::At(mark) if self.options.only.is_some_and(|only| only != mark.position.segment) => {
-                return self.begin_at(oldest, ledger).map(|begin| Some(Located::Here(begin)));
+                return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
             }
             Start::At(mark) => mark,
         };
         let at = mark.position;
         if self.known.contains_key(&at.segment) {
-            return self.locate_in(mark, ledger).map(Some);
+            return self.locate_in(mark, ledger, tick).map(Some);
         }
         if at > end {
-            let begin = self.enter(newest, end.offset, ledger)?;
+            let begin = self.enter(newest, end.offset, ledger, tick)?;
             return Ok(Some(Located::Differs(begin, format!("ahead: {at} lies beyond the end of this log, {end}"))));
         }
         if at.segment < oldest && self.scheme.step(at.segment, oldest) != Step::Gap && ledger.proves(mark) {
-            return self.begin_at(oldest, ledger).map(|begin| Some(Located::Here(begin)));
+            return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
         }
         Err(gap(format!("gap: segment {} is needed and no longer here; the oldest is {oldest}", at.segment)))
     }
 
-    fn locate_in(&mut self, mark: Bookmark, ledger: &Ledger) -> Result<Located> {
+    fn locate_in(&mut self, mark: Bookmark, ledger: &Ledger, tick: Tick<'_>) -> Result<Located> {
         let at = mark.position;
-        let begin = self.enter(at.segment, at.offset, ledger)?;
+        let begin = self.enter(at.segment, at.offset, ledger, tick)?;
         if begin.position < at {
             let why = format!("ahead: {at} lies beyond the end of this log, {}", begin.position);
             return Ok(Located::Differs(begin, why));
@@ -269,12 +273,8 @@ impl Source {
         }
     }
 
-    fn begin_at(&mut self, segment: Segment, ledger: &Ledger) -> Result<Begin> {
-        self.enter(segment, 0, ledger)
-    }
-
     /// Takes up a segment at an offset, or at its end when that comes before.
-    fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger) -> Result<Begin> {
+    fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
         let name = self.scheme.name(segment);
         let file = match self.known.get_mut(&segment).and_then(Option::take) {
             Some(file) => Some(file),
@@ -302,7 +302,8 @@ impl Source {
             closed: None,
             file,
         };
-        open.skip_to(offset, &mut self.buffer)
+        let end = self.end.unwrap_or(segment.at(0));
+        open.skip_to(offset, &mut self.buffer, &mut || tick(end))
             .with_context(|| format!("cannot read {}", self.dir.shown(&open.name)))?;
         self.open = Some(open);
         self.open_ahead()?;
@@ -586,7 +587,7 @@ impl Source {
                 return Ok(Piece::Done);
             }
             self.known = self.known.split_off(&next);
-            return self.enter(next, 0, ledger).map(Piece::Begin);
+            return self.enter(next, 0, ledger, &mut |_| Ok(())).map(Piece::Begin);
         }
         self.previous = Some(ended);
         Ok(Piece::End(ended))
@@ -595,9 +596,10 @@ impl Source {
 
 impl Open {
     /// Reads, checks and hashes what lies before an offset, or before the end of the file when that comes first.
-    fn skip_to(&mut self, offset: u64, buffer: &mut Buffer) -> io::Result<()> {
+    fn skip_to(&mut self, offset: u64, buffer: &mut Buffer, tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         self.scanner.written(clock::written(&self.file.metadata()?));
         while self.sent < offset {
+            tick()?;
             let want = (offset - self.sent).min(LOOK_MOST as u64) as usize;
             let bytes = buffer.read(&self.file, self.sent, want)?;
             if bytes.is_empty() {
