@@ -14,3 +14,4 @@ mod restrict;
 mod scripts;
 mod ssh;
 mod stream;
+mod verify;
