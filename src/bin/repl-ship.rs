@@ -158,7 +158,7 @@ fn run(args: Args) -> Result<()> {
     let monitor = narrate::monitor(NAME, &args.talk);
     let (logdir, file) = place(&args)?;
     let dir = Dir::open(&logdir)?;
-    let (scheme, pinned) = ship::scheme_of(&dir, args.log.scheme()?)?;
+    let (scheme, pinned) = ship::scheme_of(&dir, args.log.scheme()?, None)?;
     let set = args.set.clone().or(pinned).unwrap_or_default();
     if let Some(warning) = ship::warning(&dir, &scheme)? {
         monitor(Note::Warning(warning));

@@ -4,5 +4,5 @@
 pub mod apply;
 pub mod note;
 pub mod ship;
-
 pub mod site;
+pub mod verify;

@@ -1,7 +1,13 @@
 //! The commands as operators run them, one file per command, and what crosses a real sshd.
 
+#[path = "../support/craft.rs"]
+mod craft;
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod apply;
+mod feed;
 mod link;
+mod restrict;
 mod ssh;
+mod stream;

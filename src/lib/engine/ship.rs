@@ -4,6 +4,7 @@
 //! command whose link fails is started again, with back-off, for ever when following; what the receiver itself refuses
 //! is final. The log directory is never written to.
 
+mod choice;
 mod lane;
 pub mod ledger;
 pub mod outlet;
@@ -14,7 +15,7 @@ mod tracker;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -389,8 +390,8 @@ pub fn epoch(dir: &Dir, state: Option<&Dir>) -> Result<u64> {
 }
 
 /// Engine, pattern and set of a log directory: as told, as pinned when it is a replica's, or as its file names show.
-pub fn scheme_of(dir: &Dir, told: Option<Scheme>) -> Result<(Scheme, Option<String>)> {
-    let origin = match site::peek(dir, None)? {
+pub fn scheme_of(dir: &Dir, told: Option<Scheme>, state: Option<&Path>) -> Result<(Scheme, Option<String>)> {
+    let origin = match site::peek(dir, state)? {
         Some(state) => site::origin(&state)?,
         None => None,
     };
@@ -419,9 +420,4 @@ pub fn warning(dir: &Dir, scheme: &Scheme) -> Result<Option<String>> {
     let config = config.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let path = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
     Ok(scheme.warning(&path.to_string_lossy(), config.as_deref()))
-}
-
-/// A monitor that drops everything, for tests.
-pub fn silent() -> Monitor {
-    Arc::new(|_| {})
 }

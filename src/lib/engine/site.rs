@@ -174,6 +174,12 @@ impl Holding {
         Some(Holding { held, boundary })
     }
 
+    /// Whether a closed segment is held: lines about others are from a crash.
+    pub fn holds(&self, segment: Segment) -> bool {
+        let Held { position, closed, .. } = self.held;
+        segment < position.segment || (closed && segment == position.segment)
+    }
+
     /// The bookmark that a sender starts from.
     pub fn bookmark(&self) -> Bookmark {
         Bookmark { position: self.held.position, proof: Some(self.held.digest.proof()) }
@@ -300,12 +306,7 @@ impl Site {
         let Some(scheme) = self.scheme.clone() else {
             return Ok(());
         };
-        let is_held = |segment: Segment| {
-            holding.is_some_and(|holding| {
-                let held = holding.held;
-                segment < held.position.segment || (held.closed && segment == held.position.segment)
-            })
-        };
+        let is_held = |segment: Segment| holding.is_some_and(|holding| holding.holds(segment));
         let manifest = Journal::open(&self.dir, MANIFEST, |line| {
             manifest_line(line).and_then(|(_, name)| scheme.segment(name)).is_some_and(is_held)
         })?;

@@ -60,17 +60,7 @@ pub(super) fn is_side_file(name: &str, head: &[u8]) -> bool {
 
 /// Warns of automatic log removal: on by `DB_CONFIG`, or by default in a journal directory of Berkeley DB SQL.
 pub(super) fn warning(directory: &str, config: Option<&str>) -> Option<String> {
-    let setting = config.unwrap_or_default().lines().rev().find_map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["log_set_config" | "set_log_config", flag, rest @ ..]
-                if flag.eq_ignore_ascii_case("db_log_auto_remove") =>
-            {
-                Some(!rest.first().is_some_and(|word| word.eq_ignore_ascii_case("off")))
-            }
-            _ => None,
-        }
-    });
+    let setting = config.unwrap_or_default().lines().rev().find_map(auto_removal);
     let advice = "logs can vanish before they are shipped; put 'log_set_config DB_LOG_AUTO_REMOVE off' into DB_CONFIG \
                   and reopen the environment";
     match setting {
@@ -80,6 +70,16 @@ pub(super) fn warning(directory: &str, config: Option<&str>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What a line of `DB_CONFIG` says of automatic log removal. The engine reads keywords in any case, and still knows the
+/// name that the flag had before 4.7.
+fn auto_removal(line: &str) -> Option<bool> {
+    let mut words = line.split_whitespace();
+    let (keyword, flag) = (words.next()?, words.next()?);
+    let is = |known: (&str, &str)| keyword.eq_ignore_ascii_case(known.0) && flag.eq_ignore_ascii_case(known.1);
+    let known = [("log_set_config", "db_log_auto_remove"), ("set_flags", "db_log_autoremove")];
+    known.into_iter().any(is).then(|| !words.next().is_some_and(|word| word.eq_ignore_ascii_case("off")))
 }
 
 /// `log-version=19 byte-order=little`.
@@ -362,6 +362,9 @@ impl Scanner {
         match Header::read(head) {
             Err(NoHeader::Absent) => Closure::Open,
             Err(NoHeader::Wrong(why)) => Closure::Damaged(format!("the next file's header is wrong: {why}")),
+            Ok(header) if self.order.is_some_and(|order| order != header.order) => {
+                Closure::Damaged(format!("the next file is in {}-endian byte order, this one is not", header.order))
+            }
             Ok(header) if self.safe > 0 && header.previous == self.last => Closure::Closed,
             Ok(header) => Closure::Damaged(format!(
                 "the next file says that the last record here is at {}, the last whole record is at {}{}",
@@ -374,4 +377,4 @@ impl Scanner {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
