@@ -277,7 +277,7 @@ impl Parts<'_> {
             if Instant::now() >= deadline {
                 return fail(Code::Link, "the receiver does not greet");
             }
-            self.pause(deadline);
+            self.bell.wait_until(deadline);
         }
     }
 
@@ -318,15 +318,8 @@ impl Parts<'_> {
     fn rest(&self, time: Duration) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !self.stop.is_asked() {
-            self.pause(deadline);
+            self.bell.wait_until(deadline);
         }
-    }
-
-    /// Waits for a ring or the deadline, at most a second, and tells that this process is alive: a link that is down is
-    /// no reason for a service manager to restart it.
-    fn pause(&self, deadline: Instant) {
-        (self.monitor)(Note::Alive);
-        self.bell.wait_until(deadline.min(Instant::now() + Duration::from_secs(1)));
     }
 
     /// One connection by a command.
