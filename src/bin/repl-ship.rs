@@ -73,7 +73,7 @@ struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     retry_for: Duration,
 
-    /// Compress: auto (where it pays), zstd[:LEVEL], or none
+    /// Compress: auto (where it pays), zstd, zstd:LEVEL, or none
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = compress)]
     compress: Compress,
 
@@ -182,7 +182,7 @@ fn run(args: Args) -> Result<()> {
             }
             // Another sender keeps this state; what it remembers is not needed to ship.
             Err(error) if code_of(&error) == Code::Busy && args.state.is_none() => {
-                monitor(Note::Detail(format!("{error:#}")))
+                monitor(Note::Detail(format!("{error:#}")));
             }
             Err(error) => return Err(error),
         }

@@ -1,4 +1,58 @@
-//! stub
+//! The library behind the suite's commands: `repl-ship LOGDIR | ssh slave repl-apply LOGDIR`.
+//!
+//! # Bird's-eye view
+//!
+//! ```text
+//!   master                                                   slave
+//!  ┌────────────────────────────────────────┐   frames      ┌─────────────────────────────────────────┐
+//!  │ LOGDIR      source ──> lane ──> outlet ────────────────────> frames ──> land ──> commit  LOGDIR  │
+//!  │ log.1 ────────^          │             │   (stdout,    │                  │         │ ─────> log.1│
+//!  │ log.2 (only read)        v             │    a command, │                  v         v             │
+//!  │ state: status.json   tracker <─────────────  ssh)   <─── greeting, acks <─ site (.repl/: lock,    │
+//!  │        segments.jsonl                  │   lines       │                     position, B3SUMS, …)  │
+//!  └────────────────────────────────────────┘               │                  feed ──> database (hook) │
+//!                                                           └─────────────────────────────────────────┘
+//! ```
+//!
+//! *Source* reads the safe extent of each segment, in order: complete, checked records that are on the master's own disk.
+//! *Lane* is one connection: it proves where the receiver stands by a digest, then sends what the source hands out.
+//! *Land* puts bytes at their offset in the segment's own name, and compares where there are bytes already. *Commit* makes
+//! them durable in groups; only then does the *site* move its position, and only then is there an acknowledgement. *Feed*
+//! runs the database's own apply, over durable bytes, behind it all and never in the way of it.
+//!
+//! # Floors
+//!
+//! A module imports its own floor or lower ones. `tests/tidy.rs` holds that.
+//!
+//! | floor | module | is | never |
+//! |---|---|---|---|
+//! | 0 | [`value`] | positions, digests, times, units, exit codes: parse, print, order | does I/O, reads a clock or the environment |
+//! | 1 | [`rule`] | segment schemes, record scanners, the stream's grammar, verdicts: bytes in, values out | opens a path, reads a clock, spawns |
+//! | 2 | [`edge`] | every open, fsync, rename, flock, spawn, signal and clock of the suite, once | knows what a segment or a verdict is |
+//! | 3 | [`engine`] | what a command does, over readers, writers and directories | prints, parses a command line, knows ssh or the terminal |
+//! | 4 | [`cli`] | shared arguments, words, progress, the service manager, exit codes | decides anything about log |
+//! | | `src/bin` | one file per command: arguments, edges, one engine call, report | holds logic that a test could need |
+//!
+//! Nothing in here touches the network: a link is a command that the operator named, or the standard streams.
+//! Nothing writes to a master's log directory. Nothing is acknowledged before it is on stable storage.
+//!
+//! # At 3 a.m.
+//!
+//! | what you see | where to look |
+//! |---|---|
+//! | an exit code | [`value::exit`], the one register |
+//! | `gap`, `diverged`, `ahead` | [`rule::verdict`]; asked by the receiver where a stream begins: [`engine::apply`], its `land` |
+//! | shipping stands still though the file grows | the scanner of the engine in [`rule::scheme`]: the file's end is not the log's end |
+//! | the master's directory is read wrongly | [`engine::ship`], its `source` |
+//! | the link comes and goes | [`engine::ship`] (back-off), [`edge::link`] (time-outs) |
+//! | a frame is refused (6) | [`rule::stream`]; bytes on the wire: repl-stream(5) |
+//! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |
+//! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
+//! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
+//! | a key may do too little or too much | [`cli::restrict`] |
+//! | who holds the lock (7) | [`edge::lock`] |
+//! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |
+
 pub mod cli;
 pub mod edge;
 pub mod engine;

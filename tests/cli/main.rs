@@ -1,5 +1,7 @@
 //! The commands as operators run them, one file per command, and what crosses a real sshd.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../support/craft.rs"]
 mod craft;
 #[path = "../support/rig.rs"]
@@ -9,5 +11,6 @@ mod apply;
 mod feed;
 mod link;
 mod restrict;
+mod scripts;
 mod ssh;
 mod stream;

@@ -257,6 +257,16 @@ impl Sshd {
         format!("ssh -F {} slave", self.dir.path().join("ssh_config").display())
     }
 
+    /// The public half of the key that may log in.
+    pub fn public_key(&self) -> PathBuf {
+        self.dir.path().join("key.pub")
+    }
+
+    /// From now on `authorized_keys` is this.
+    pub fn authorize(&self, lines: &str) {
+        fs::write(self.dir.path().join("authorized_keys"), lines).unwrap();
+    }
+
     /// From now on the key can only do this: the options of a line in `authorized_keys`.
     pub fn force(&self, options: &str) {
         let key = fs::read_to_string(self.dir.path().join("key.pub")).unwrap();

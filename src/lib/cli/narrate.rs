@@ -19,19 +19,29 @@ pub fn monitor(command: &'static str, talk: &Talk) -> Monitor {
     let (verbose, quiet) = (talk.verbose, talk.quiet);
     let bar = Bar::new(quiet || verbose);
     let service = Service::new();
+    let told = Mutex::new(String::new());
     Arc::new(move |note| {
         service.tell(&note);
         match note {
+            Note::Warning(_) if quiet => {}
             Note::Warning(text) => bar.suspend(|| say(command, &text)),
             Note::Progress { sent, left } => bar.show(sent, left),
-            note if verbose => {
-                if let Some(text) = words(note) {
-                    say(command, &text);
-                }
-            }
+            note if verbose => tell_once(command, &told, note),
             _ => {}
         }
     })
+}
+
+/// Says a note unless it would repeat the line before: a busy log is up to date many times in a second.
+fn tell_once(command: &str, told: &Mutex<String>, note: Note) {
+    let Some(text) = words(note) else {
+        return;
+    };
+    let mut told = told.lock();
+    if *told != text {
+        say(command, &text);
+        *told = text;
+    }
 }
 
 fn words(note: Note) -> Option<String> {

@@ -108,10 +108,10 @@ pub fn fail<T>(code: Code, text: impl Into<String>) -> anyhow::Result<T> {
 
 /// The exit code of an error: the first [`Failure`] in its chain decides, then the kind of an I/O error.
 pub fn code_of(error: &anyhow::Error) -> Code {
+    if let Some(failure) = failure_of(error) {
+        return failure.code;
+    }
     for cause in error.chain() {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return failure.code;
-        }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             match io.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return Code::Full,
@@ -125,7 +125,12 @@ pub fn code_of(error: &anyhow::Error) -> Code {
 
 /// The hint that goes with an error, if one was given.
 pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).and_then(|failure| failure.hint.as_deref())
+    failure_of(error).and_then(|failure| failure.hint.as_deref())
+}
+
+/// The first failure of a chain. One that was given as context is only found by the error itself, not by its chain.
+fn failure_of(error: &anyhow::Error) -> Option<&Failure> {
+    error.downcast_ref().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
 #[cfg(test)]
@@ -147,6 +152,14 @@ mod tests {
         let error = fail::<()>(Code::Gap, "segment 1-3 is missing").context("cannot ship /a").unwrap_err();
         assert_eq!(code_of(&error), Code::Gap);
         assert_eq!(format!("{error:#}"), "cannot ship /a: segment 1-3 is missing");
+    }
+
+    #[test]
+    fn a_failure_given_as_context_decides_over_its_cause() {
+        let error = fail::<()>(Code::Link, "the receiver is gone").unwrap_err();
+        let error = error.context(Failure::new(Code::Fenced, "the receiver exited with 5").hint("look there"));
+        let error = error.context("cannot ship /a");
+        assert_eq!((code_of(&error), hint_of(&error)), (Code::Fenced, Some("look there")));
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl<'a, W: Write> Lane<'a, W> {
                 return Ok(false);
             }
             self.check_receiver()?;
+            (self.monitor)(Note::Alive);
             self.wait()?;
             if self.beat.elapsed() >= self.options.heartbeat {
                 self.heartbeat()?;

@@ -415,7 +415,7 @@ impl Source {
         let shown = || format!("cannot read {}", dir.shown(&open.name));
         let offset = open.sent;
         if open.sparse
-            && let Some(data) = next_data(&open.file, offset, stop).with_context(shown)?
+            && let Some(data) = next_data(&open.file, offset, stop)
         {
             let length = (data - offset).min(HOLE_MAX);
             open.running.zeros(length);
@@ -667,15 +667,15 @@ fn safe_extent(file: &File, mut scanner: Scanner) -> io::Result<u64> {
 }
 
 /// The end of a hole that begins at an offset and is worth a frame of its own; `None` when data is there.
-fn next_data(file: &File, offset: u64, stop: u64) -> io::Result<Option<u64>> {
+fn next_data(file: &File, offset: u64, stop: u64) -> Option<u64> {
     const WORTH: u64 = 4096;
     let data = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
         Ok(data) => data.min(stop),
         Err(rustix::io::Errno::NXIO) => stop,
         // The file system cannot tell.
-        Err(_) => return Ok(None),
+        Err(_) => return None,
     };
-    Ok((data >= offset + WORTH).then_some(data))
+    (data >= offset + WORTH).then_some(data)
 }
 
 fn gap(text: String) -> anyhow::Error {

@@ -1,0 +1,311 @@
+//! What operators copy from `scripts/`: the cron job, the key's line, completions, and the service units.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use super::rig::{APPLY, Ran, Rig, SHIP, Sshd, eventually, noise};
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
+
+/// A shell line that runs a script of ours, with our commands in PATH.
+fn script(name: &str) -> String {
+    let bin = Path::new(SHIP).parent().unwrap().display();
+    format!("export PATH={bin}:$PATH; {SCRIPTS}/{name}")
+}
+
+/// Settings of a cron job that ships to `replica`; `via` may replace how.
+fn settings(rig: &Rig, via: Option<&str>) {
+    let via = via.map_or_else(|| format!("{APPLY} --acks {}", rig.replica().display()), str::to_owned);
+    let text = format!(
+        "# one pass each five minutes\nREPL_LOGDIR={}\nREPL_VIA=\"{via}\"\n\nREPL_OPTIONS=--pattern log.%S --retry-for 0s\n",
+        rig.master().display()
+    );
+    fs::write(rig.path("job.env"), text).unwrap();
+}
+
+#[track_caller]
+fn silent(ran: &Ran) {
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""));
+}
+
+#[test]
+fn a_cron_pass_that_succeeds_is_silent() {
+    let rig = Rig::new();
+    settings(&rig, None);
+    rig.write("log.1", noise(100_000, 1));
+    silent(&rig.run(&format!("{} job.env", script("repl-cron"))));
+    rig.assert_equal();
+    // The environment wins over the file, and needs no file.
+    rig.append("log.1", noise(100, 2));
+    let environment = format!(
+        "export REPL_LOGDIR=master REPL_VIA='{APPLY} --acks replica' REPL_OPTIONS='--pattern log.%S'; {}",
+        script("repl-cron")
+    );
+    silent(&rig.run(&environment));
+    rig.assert_equal();
+}
+
+#[test]
+fn a_cron_pass_that_fails_says_why_and_keeps_the_exit_code() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    settings(&rig, None);
+    silent(&rig.run(&format!("{} job.env", script("repl-cron"))));
+    rig.write("log.1", noise(1000, 2));
+    let ran = rig.run(&format!("{} job.env", script("repl-cron")));
+    ran.fails(4, "repl-ship: ");
+    ran.fails(4, "hint: ");
+    ran.fails(4, "repl-cron: the pass over ");
+    assert_eq!(ran.out, "");
+    settings(&rig, Some("exit 5"));
+    rig.run(&format!("{} job.env", script("repl-cron"))).fails(5, "exit code 5");
+    settings(&rig, Some("exit 8"));
+    rig.run(&format!("{} job.env", script("repl-cron"))).fails(8, "repl-ship: ");
+}
+
+#[test]
+fn a_cron_pass_that_is_still_running_is_an_error_only_after_a_limit() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    rig.ok("mkfifo go");
+    // It hangs where the receiver should start.
+    settings(&rig, Some(&format!("cat go >&2; exec {APPLY} --acks {}", rig.replica().display())));
+    let job = format!("export REPL_LOCK=$PWD/job.lock; {} job.env", script("repl-cron"));
+    let mut first = rig.spawn(&job);
+    let begun = || fs::read(rig.path("job.lock")).is_ok_and(|text| text.ends_with(b"\n"));
+    eventually("the first pass", begun);
+    silent(&rig.run(&job));
+    let limited = format!("export REPL_LIMIT=0; {job}");
+    eventually("the limit", || rig.run(&limited).code == 7);
+    rig.run(&limited).fails(7, "is still running");
+    rig.ok("echo > go");
+    silent(&first.wait());
+    rig.assert_equal();
+    assert_eq!(fs::read(rig.path("job.lock")).unwrap(), b"");
+}
+
+#[test]
+fn a_lock_file_that_a_killed_pass_left_alarms_nobody() {
+    let rig = Rig::new();
+    settings(&rig, None);
+    rig.write("log.1", noise(1000, 1));
+    // Begun in 1970 by a process that is gone; held by one that has not written yet.
+    fs::write(rig.path("job.lock"), "1 4194999\n").unwrap();
+    rig.ok("mkfifo go");
+    let mut holder = rig.spawn("flock job.lock cat go");
+    eventually("the lock to be taken", || rig.run("flock -n job.lock true").code == 1);
+    let job = format!("export REPL_LOCK=$PWD/job.lock; {} job.env", script("repl-cron"));
+    silent(&rig.run(&job));
+    assert!(!rig.replica().exists());
+    rig.ok("echo > go");
+    holder.wait();
+    silent(&rig.run(&job));
+    rig.assert_equal();
+}
+
+#[test]
+fn cron_settings_that_are_wrong_are_usage() {
+    let rig = Rig::new();
+    let run = |text: &str| {
+        fs::write(rig.path("job.env"), text).unwrap();
+        rig.run(&format!("{} job.env", script("repl-cron")))
+    };
+    run("REPL_VIA=x\n").fails(2, "REPL_LOGDIR is not set");
+    run("REPL_LOGDIR=x\n").fails(2, "REPL_VIA is not set");
+    run("REPL_LOGDRI=x\n").fails(2, "not a setting: REPL_LOGDRI=x");
+    run("touch run-as-code\n").fails(2, "not a setting");
+    run("REPL_LOGDIR=master\nREPL_VIA=true\nREPL_LIMIT=$(touch run-as-code)\n").fails(2, "REPL_LIMIT");
+    assert!(!rig.path("run-as-code").exists());
+    rig.run(&format!("{} none.env", script("repl-cron"))).fails(2, "cannot read none.env");
+    rig.ok("chmod 666 job.env");
+    rig.run(&format!("{} job.env", script("repl-cron"))).fails(2, "others can write");
+}
+
+#[test]
+fn a_key_with_the_printed_line_can_append_and_nothing_else() {
+    let (rig, sshd) = (Rig::new(), Sshd::start());
+    fs::create_dir(rig.path("archive")).unwrap();
+    let (key, root) = (sshd.public_key(), rig.path("archive"));
+    let line = rig.ok(&format!("{} --program {APPLY} {} {}/", script("authorized-key"), key.display(), root.display()));
+    let expected = format!("restrict,command=\"{APPLY} --restrict {} --append-only\" ssh-ed25519 AAAA", root.display());
+    assert!(line.starts_with(&expected), "{line}");
+    sshd.authorize(&line);
+    rig.write("log.1", noise(50_000, 1));
+    let pass = format!("$SHIP -S --pattern log.%S --via '{} repl-apply --acks site' master", sshd.ssh());
+    rig.ok(&pass);
+    rig.append("log.1", noise(500, 2));
+    rig.ok(&pass);
+    assert_eq!(fs::read(root.join("site/log.1")).unwrap(), fs::read(rig.master().join("log.1")).unwrap());
+    for (asked, code) in [
+        ("cat /etc/passwd", 2),
+        ("repl-apply --set-aside site", 2),
+        ("repl-apply --feed id site", 2),
+        ("repl-apply --restrict / site", 2),
+        ("repl-apply --position ../..", 5),
+        ("", 2),
+    ] {
+        let ran = rig.run(&format!("{} {asked} < /dev/null", sshd.ssh()));
+        assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{asked}: {ran:?}");
+    }
+    rig.write("log.1", noise(50_500, 3));
+    rig.run(&pass).fails(4, "repl-ship: ");
+}
+
+#[test]
+fn a_line_is_printed_only_for_one_public_key_and_a_plain_root() {
+    let rig = Rig::new();
+    rig.ok("ssh-keygen -q -t ed25519 -N '' -C 'site one' -f key; ssh-keygen -q -t ed25519 -N '' -f other");
+    let line = rig.ok(&format!("{} --replica key.pub /srv/archive", script("authorized-key")));
+    assert!(line.starts_with("restrict,command=\"repl-apply --restrict /srv/archive\" ssh-ed25519 "), "{line}");
+    assert!(line.ends_with(" site one\n"), "{line}");
+    rig.ok("cat key.pub other.pub > two.pub; { printf 'no-pty '; cat key.pub; } > options.pub");
+    rig.ok("cut -c 1-40 key.pub > short.pub; : > empty.pub");
+    for (arguments, says) in [
+        ("key /archive", "private key"),
+        ("two.pub /archive", "must have one key, it has 2"),
+        ("empty.pub /archive", "must have one key, it has 0"),
+        ("options.pub /archive", "not a plain public key"),
+        ("short.pub /archive", "cannot read the key"),
+        ("none.pub /archive", "cannot read none.pub"),
+        ("key.pub archive", "absolute"),
+        ("key.pub /archive/../etc", "must not have"),
+        ("key.pub /", "whole file system"),
+        ("key.pub ///", "whole file system"),
+        ("key.pub '/a b'", "misread"),
+        ("key.pub '/a\"; id; \"'", "misread"),
+        ("key.pub '/a$(id)'", "misread"),
+        ("--program 'x; id' key.pub /archive", "misread"),
+        ("key.pub", "usage:"),
+        ("--nothing key.pub /archive", "usage:"),
+    ] {
+        let ran = rig.run(&format!("{} {arguments}", script("authorized-key")));
+        ran.fails(2, says);
+        assert_eq!(ran.out, "", "{arguments}");
+    }
+}
+
+#[test]
+fn completions_are_written_for_every_shell_and_bash_can_read_them() {
+    let rig = Rig::new();
+    rig.ok(&format!("mkdir bin; ln -s {SHIP} {APPLY} bin; touch bin/repl-ship.d bin/repl-nothing"));
+    rig.ok(&format!("{} --bin bin out", script("completions")));
+    assert_eq!(
+        rig.ok("cd out; ls */*"),
+        "bash/repl-apply\nbash/repl-ship\nfish/repl-apply.fish\nfish/repl-ship.fish\nzsh/_repl-apply\nzsh/_repl-ship\n"
+    );
+    rig.ok("for file in out/bash/*; do bash -n $file || exit; done");
+    rig.ok("head -n 1 out/zsh/_repl-ship | grep -q '^#compdef repl-ship'; grep -q -- '-l via' out/fish/repl-ship.fish");
+    rig.ok("grep -q -- --append-only out/bash/repl-apply");
+    rig.run(&format!("{} --bin master out", script("completions"))).fails(2, "no commands in master");
+}
+
+/// Messages that have come to a notification socket.
+struct Notified(UnixDatagram);
+
+impl Notified {
+    fn bind(path: &Path) -> Notified {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Notified(socket)
+    }
+
+    /// Whether this message has come, now or among those before it.
+    fn has(&self, message: &str) -> bool {
+        let mut bytes = [0; 4096];
+        while let Ok(count) = self.0.recv(&mut bytes) {
+            if String::from_utf8_lossy(&bytes[..count]).lines().any(|line| line == message) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_ready_and_alive_also_while_the_receiver_is_away() {
+    let rig = Rig::new();
+    let socket = Notified::bind(&rig.path("notify"));
+    rig.write("log.1", noise(1000, 1));
+    // Without the file the link fails, as to a slave that is down.
+    rig.ok("touch up");
+    let period = Duration::from_millis(400).as_micros();
+    let mut ship = rig.spawn(&format!(
+        "exec env NOTIFY_SOCKET=$PWD/notify WATCHDOG_USEC={period} $SHIP --pattern log.%S --via 'unset NOTIFY_SOCKET; \
+         test -e up || exit 8; echo $$ > receiver; exec $APPLY --acks replica' --poll 50ms master"
+    ));
+    eventually("READY=1", || socket.has("READY=1"));
+    eventually("WATCHDOG=1", || socket.has("WATCHDOG=1"));
+    rig.ok("rm up; kill $(cat receiver)");
+    eventually("the link to be missed", || ship.err().contains("trying again"));
+    while socket.has("WATCHDOG=1") {}
+    for _ in 0..5 {
+        eventually("WATCHDOG=1 while the receiver is away", || socket.has("WATCHDOG=1"));
+    }
+    assert!(!rig.path("up").exists());
+    ship.signal(rustix::process::Signal::TERM);
+    assert_eq!(ship.wait().code, 0, "{}", ship.err());
+}
+
+/// The command line of a unit, for bash: systemd's `${X}` is one word, its `$X` is split.
+fn command_line(unit: &str) -> String {
+    let text = fs::read_to_string(format!("{SCRIPTS}/systemd/{unit}")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    line.split(' ')
+        .map(|word| if word.starts_with("${") { format!("\"{word}\" ") } else { format!("{word} ") })
+        .collect()
+}
+
+#[test]
+fn the_command_lines_of_the_units_ship() {
+    let rig = Rig::new();
+    settings(&rig, None);
+    for (round, unit) in ["repl-ship@.service", "repl-cron@.service"].into_iter().enumerate() {
+        rig.append("log.1", noise(1000, round as u64));
+        let once = if unit.starts_with("repl-ship") { "REPL_OPTIONS=\"$REPL_OPTIONS --once\"" } else { ":" };
+        // The file's lines are the shell's, too, when each value is quoted.
+        let read = "while IFS='=' read -r name value; do case $name in REPL_*) value=${value#\\\"}; \
+                    printf -v $name %s \"${value%\\\"}\";; esac; done < job.env";
+        rig.ok(&format!(
+            "{read}; STATE_DIRECTORY=$PWD/state; PATH=$(dirname $SHIP):$PATH; {once}; {}",
+            command_line(unit)
+        ));
+        rig.assert_equal();
+    }
+    assert!(rig.path("state/status.json").exists());
+}
+
+#[test]
+fn the_unit_does_not_restart_what_asks_for_a_person() {
+    let text = fs::read_to_string(format!("{SCRIPTS}/systemd/repl-ship@.service")).unwrap();
+    assert!(text.contains("\nRestartPreventExitStatus=2 3 4 5 6 13\n"));
+    assert!(text.contains("\nRestart=on-failure\n"));
+}
+
+#[test]
+fn quiet_silences_warnings_and_verbose_does_not_repeat_itself() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let flaky = "--pattern log.%S --retry-for 0s --via 'exit 8' master";
+    let warned = "$SHIP -S --retry-for 5s --pattern log.%S --via 'test -e up && exec $APPLY --acks replica; touch up; exit 8' master";
+    let ran = rig.run(warned);
+    assert!(ran.code == 0 && ran.err.contains("trying again"), "{ran:?}");
+    rig.ok("rm up");
+    rig.append("log.1", b"more");
+    silent(&rig.run(&warned.replace("-S", "-S -q")));
+    rig.run(&format!("$SHIP -S -q {flaky}")).fails(8, "repl-ship: ");
+    // A log without times is up to date each time something was appended; it is said once.
+    let mut ship = rig.spawn("exec $SHIP -v --poll 10ms --pattern log.%S --via '$APPLY --acks replica' master");
+    let shipped = || {
+        fs::read(rig.replica().join("log.1")).is_ok_and(|bytes| bytes == fs::read(rig.master().join("log.1")).unwrap())
+    };
+    for round in 0..5 {
+        rig.append("log.1", noise(10, round));
+        eventually("appended bytes", shipped);
+    }
+    ship.signal(rustix::process::Signal::TERM);
+    let ran = ship.wait();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.err.matches("up to date").count(), 1, "{ran:?}");
+}
