@@ -232,6 +232,7 @@ fn receive(dir: &Dir, args: &Args) -> Result<()> {
     };
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let input = Inlet::new(link::stream_input()?, args.timeout, Some(stop.clone()));
-    let back = args.acks.then(|| Box::new(|line: &_| link::print_line(&format!("{line}"))) as Back);
+    let timeout = args.timeout;
+    let back = args.acks.then(|| Box::new(move |line: &_| link::print_line(&format!("{line}"), timeout)) as Back);
     apply::run(dir, input, back, &options, &stop, &narrate::monitor(NAME, &args.talk))
 }

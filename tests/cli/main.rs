@@ -2,8 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/craft.rs"]
+mod craft;
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod apply;
+mod feed;
+mod link;
+mod restrict;
 mod scripts;
 mod ssh;
+mod stream;

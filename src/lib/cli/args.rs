@@ -17,7 +17,7 @@ pub struct Talk {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Say nothing but errors
+    /// Say nothing but errors and warnings
     #[arg(short, long)]
     pub quiet: bool,
 }

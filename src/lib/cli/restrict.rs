@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::engine::site::STATE;
 use crate::value::escape::show;
 use crate::value::exit::{Code, fail};
 
@@ -64,6 +65,10 @@ fn below(word: &str, root: &Path) -> Result<PathBuf> {
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let is_plain =
         |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    // A log directory's state is nobody's log directory.
+    if path.components().any(|part| part.as_os_str() == STATE) {
+        return fail(Code::Fenced, format!("refused by --restrict: '{}' leads into a {STATE}", show(word)));
+    }
     match inside.filter(is_plain).filter(|_| !word.contains('\0')) {
         Some(inside) => Ok(inside.to_owned()),
         None => fail(Code::Fenced, format!("refused by --restrict: '{}' leads out of {}", show(word), root.display())),
@@ -119,6 +124,8 @@ mod tests {
             "repl-apply a/../../b",
             "repl-apply /archive/../etc",
             "repl-apply /archived",
+            "repl-apply a/.repl",
+            "repl-apply /archive/a/.repl/aux",
         ] {
             assert_eq!(code_of(&asked(bad).unwrap_err()), Code::Fenced, "{bad}");
         }

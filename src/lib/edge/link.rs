@@ -218,9 +218,27 @@ pub fn open_acks(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Writes one line to standard output in one write, at once.
-pub fn print_line(line: &str) -> io::Result<()> {
+/// Writes one line to standard output in one write, at once. A reader that takes nothing for `timeout` counts as gone:
+/// a pipe that is ready takes a line of up to `PIPE_BUF` bytes without waiting.
+pub fn print_line(line: &str, timeout: Duration) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    if !is_writable(rustix::stdio::stdout(), timeout)? {
+        return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the sender takes no lines"));
+    }
     out.write_all(format!("{line}\n").as_bytes())?;
     out.flush()
+}
+
+/// Waits until something can be written; false when that takes too long.
+fn is_writable(fd: impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod feed;
 mod frames;
 pub(in crate::engine) mod land;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::rule::scheme::Scheme;
 use crate::rule::stream::back::{Line, Welcome};
 use crate::rule::stream::hello::Hello;
 use crate::rule::stream::message::Message;
-use crate::value::escape::show_bytes;
+use crate::value::escape::{show, show_bytes};
 use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::position::Start;
 
@@ -227,15 +228,11 @@ impl Session<'_> {
             );
             return fail(Code::Fenced, text);
         }
-        let Some(mut origin) = origin else {
+        let Some(origin) = origin else {
             self.guard(&hello.scheme)?;
             return Ok(None);
         };
         origin.admit(hello)?;
-        if origin.set != hello.set {
-            origin.set.clone_from(&hello.set);
-            self.site.lock().pin(&origin)?;
-        }
         Ok(Some(origin))
     }
 
@@ -284,6 +281,8 @@ impl Session<'_> {
         start_feed: &dyn Fn(&Origin) -> Result<()>,
     ) -> Result<()> {
         let mut attached = false;
+        // What comes before the beginning is proven must wait: bounded, since few names are taken.
+        let mut early: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         loop {
             if self.commit.is_failed() {
                 return fail(Code::Failed, "what was received could not be made durable");
@@ -298,6 +297,9 @@ impl Session<'_> {
                     attached = true;
                     let pinned = self.pin(hello, origin.take(), begin.position)?;
                     landing.start = Some(pinned.start);
+                    for (name, bytes) in std::mem::take(&mut early) {
+                        self.aux(name, &bytes)?;
+                    }
                     start_feed(&pinned)?;
                     (self.monitor)(Note::FoundPosition(begin.position));
                     (self.monitor)(Note::Ready);
@@ -317,8 +319,20 @@ impl Session<'_> {
                     landing.master_end(end)?;
                     self.commit.ask();
                 }
-                Message::Bye { end } => return landing.master_end(end),
-                Message::Aux { name, bytes } => self.aux(&hello.scheme, name, bytes)?,
+                Message::Bye { end } => {
+                    landing.master_end(end)?;
+                    // A sender waits for this one, though everything may have been here before.
+                    self.commit.ask();
+                    return Ok(());
+                }
+                Message::Aux { name, bytes } => {
+                    let name = known_aux(&hello.scheme, name)?;
+                    if attached {
+                        self.aux(name, bytes)?;
+                    } else {
+                        early.insert(name, bytes.to_vec());
+                    }
+                }
                 Message::Patch { offset, .. } => {
                     return fail(Code::Corrupt, format!("a patch at {offset}, but this engine rewrites nothing"));
                 }
@@ -328,13 +342,17 @@ impl Session<'_> {
         }
     }
 
-    /// The first attach pins what the stream is of; a newer epoch is kept.
+    /// The first attach pins what the stream is of; a set's first name and a newer epoch are kept.
     fn pin(&self, hello: &Hello, origin: Option<Origin>, start: crate::value::position::Position) -> Result<Origin> {
         let mut site = self.site.lock();
         if hello.epoch > site::epoch(site.dir())? {
             site.set_epoch(hello.epoch)?;
         }
-        if let Some(origin) = origin {
+        if let Some(mut origin) = origin {
+            if origin.set != hello.set {
+                origin.set.clone_from(&hello.set);
+                site.pin(&origin)?;
+            }
             return Ok(origin);
         }
         let origin = Origin {
@@ -352,13 +370,7 @@ impl Session<'_> {
 
     /// A small file beside the log. What the master has is kept in `.repl/aux/`; the file itself is replaced only while
     /// it is still what the master sent before, since a replica's configuration may have to differ.
-    fn aux(&self, scheme: &Scheme, name: &str, bytes: &[u8]) -> Result<()> {
-        if !scheme.aux_names().contains(&name) {
-            return fail(
-                Code::Corrupt,
-                format!("aux file '{}' is not one of this engine's", crate::value::escape::show(name)),
-            );
-        }
+    fn aux(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let site = self.site.lock();
         let shipped = site.dir().subdir("aux")?;
         let before = shipped.read_small(name, 1 << 16)?;
@@ -374,5 +386,13 @@ impl Session<'_> {
             (self.monitor)(Note::Warning(text));
         }
         shipped.replace(name, bytes)
+    }
+}
+
+/// A name of a small file that the engine's rules list; a peer's own is never used.
+fn known_aux(scheme: &Scheme, name: &str) -> Result<&'static str> {
+    match scheme.aux_names().iter().find(|known| **known == name) {
+        Some(known) => Ok(known),
+        None => fail(Code::Corrupt, format!("aux file '{}' is not one of this engine's", show(name))),
     }
 }

@@ -4,6 +4,7 @@
 //! command whose link fails is started again, with back-off, for ever when following; what the receiver itself refuses
 //! is final. The log directory is never written to.
 
+mod choice;
 mod lane;
 pub mod ledger;
 pub mod outlet;
@@ -113,8 +114,6 @@ pub enum To {
 const BACK_OFF_LEAST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 const PIECE: usize = 1 << 18;
-/// Longest wait that the service manager's watchdog is not told of.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// How long a receiver may take to end after its input has.
 const PARTING: Duration = Duration::from_secs(30);
 
@@ -253,10 +252,11 @@ impl Parts<'_> {
             .or_else(|error| Self::said(&tracker, error))
     }
 
-    /// Prefers what the receiver said over the broken pipe that followed from it.
+    /// Prefers what the receiver said over the broken pipe that followed from it, and our own verdict over what the
+    /// receiver says of a stream that ended because of it.
     fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
         match tracker.ended() {
-            Some(ended) if ended.said => ended.error(),
+            Some(ended) if ended.said && code_of(&error) == Code::Link => ended.error(),
             _ => Err(error),
         }
     }
@@ -277,7 +277,7 @@ impl Parts<'_> {
             if Instant::now() >= deadline {
                 return fail(Code::Link, "the receiver does not greet");
             }
-            self.wait_alive(deadline);
+            self.pause(deadline);
         }
     }
 
@@ -318,14 +318,15 @@ impl Parts<'_> {
     fn rest(&self, time: Duration) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !self.stop.is_asked() {
-            self.wait_alive(deadline);
+            self.pause(deadline);
         }
     }
 
-    /// Waits for a ring, not for long: a receiver that is away must not look like a sender that hangs.
-    fn wait_alive(&self, deadline: Instant) {
+    /// Waits for a ring or the deadline, at most a second, and tells that this process is alive: a link that is down is
+    /// no reason for a service manager to restart it.
+    fn pause(&self, deadline: Instant) {
         (self.monitor)(Note::Alive);
-        self.bell.wait_until(deadline.min(Instant::now() + SIGN_OF_LIFE));
+        self.bell.wait_until(deadline.min(Instant::now() + Duration::from_secs(1)));
     }
 
     /// One connection by a command.
@@ -349,9 +350,11 @@ impl Parts<'_> {
         });
         let (shipped, status) = shipped;
         let status = status?;
-        if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
-            return ended.error();
-        }
+        let shipped = match (shipped, tracker.ended().filter(|ended| ended.said)) {
+            (Err(error), Some(_)) => return Self::said(&tracker, error),
+            (Ok(()), Some(ended)) => return ended.error(),
+            (shipped, None) => shipped,
+        };
         match (shipped, status.code()) {
             (Ok(()), Some(0)) => Ok(()),
             // Nothing else can be known of a command that cannot be run; retrying would hide it.

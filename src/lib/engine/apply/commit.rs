@@ -20,6 +20,8 @@ use crate::value::position::{Position, Segment};
 #[derive(Default)]
 struct Pending {
     received: Option<Position>,
+    /// What is held when all that is pending is durable.
+    latest: Option<Holding>,
     holding: Option<Holding>,
     dirty: BTreeMap<Segment, Arc<File>>,
     entries: bool,
@@ -33,6 +35,8 @@ struct Pending {
 pub(super) struct Durable {
     /// As `position` says.
     pub(super) holding: Option<Holding>,
+    /// How often it went back: what was known of closed segments before is void.
+    pub(super) turn: u64,
     /// Set once; the commit thread has ended then.
     pub(super) failed: bool,
 }
@@ -53,25 +57,27 @@ impl Commit {
     pub(super) fn new(holding: Option<Holding>, applied: Option<Position>) -> Commit {
         let received = holding.map(|holding| holding.held.position);
         Commit {
-            pending: Mutex::new(Pending { received, ..Pending::default() }),
+            pending: Mutex::new(Pending { received, latest: holding, ..Pending::default() }),
             wake: Condvar::new(),
-            durable: Mutex::new(Durable { holding, failed: false }),
+            durable: Mutex::new(Durable { holding, turn: 0, failed: false }),
             settled: Condvar::new(),
             applied: Mutex::new(applied),
         }
     }
 
-    /// A frame was landed in `file`; `entry` when the file is new in its directory.
-    pub(super) fn landed(&self, segment: Segment, file: &Arc<File>, entry: bool) {
+    /// A frame was landed in `file`, up to here; `entry` when the file is new in its directory.
+    pub(super) fn landed(&self, at: Position, file: &Arc<File>, entry: bool) {
         let mut pending = self.pending.lock();
+        pending.received = Some(at);
         pending.entries |= entry;
-        pending.dirty.entry(segment).or_insert_with(|| Arc::clone(file));
+        pending.dirty.entry(at.segment).or_insert_with(|| Arc::clone(file));
     }
 
     /// What is held now, once durable; `closed` when that closed a segment.
     pub(super) fn hold(&self, holding: Holding, closed: Option<Closed>) {
         let mut pending = self.pending.lock();
         pending.received = Some(holding.held.position);
+        pending.latest = Some(holding);
         pending.holding = Some(holding);
         pending.closed.extend(closed);
         drop(pending);
@@ -84,10 +90,22 @@ impl Commit {
         self.wake.notify_one();
     }
 
-    /// The feed has got this far.
-    pub(super) fn applied(&self, at: Position) {
-        *self.applied.lock() = Some(at);
+    /// The feed has got this far, since the last turn it saw; `keep` makes that durable. A turn in between voids it.
+    pub(super) fn applied(&self, turn: u64, at: Position, keep: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut applied = self.applied.lock();
+        if self.durable.lock().turn != turn {
+            return Ok(());
+        }
+        keep()?;
+        *applied = Some(at);
+        drop(applied);
         self.ask();
+        Ok(())
+    }
+
+    /// How far the feed is.
+    pub(super) fn fed(&self) -> Option<Position> {
+        *self.applied.lock()
     }
 
     /// Nothing more will be landed: what is pending is made durable, then the thread ends.
@@ -106,23 +124,41 @@ impl Commit {
         self.durable.lock().failed
     }
 
-    /// Waits until all that was held is durable, or the thread gave up.
+    /// Waits until all that was held is durable, its boundary too, or the thread gave up.
     pub(super) fn settle(&self) {
-        let target = { self.pending.lock().received };
+        let target = { self.pending.lock().latest };
         let mut durable = self.durable.lock();
-        while !durable.failed && durable.holding.map(|holding| holding.held.position) < target {
+        while !durable.failed && durable.holding != target {
             self.settled.wait(&mut durable);
         }
     }
 
-    /// Starts over from an earlier holding, which is durable already.
-    pub(super) fn go_back(&self, holding: Option<Holding>) {
+    /// Starts over from an earlier holding, which is durable already. What was fed beyond it is to be fed again from
+    /// there, and `keep` makes that durable; returned is how far that was.
+    pub(super) fn go_back(
+        &self,
+        holding: Option<Holding>,
+        keep: impl FnOnce(Position) -> Result<()>,
+    ) -> Result<Option<Position>> {
+        let at = holding.map(|holding| holding.held.position);
         let mut pending = self.pending.lock();
-        pending.received = holding.map(|holding| holding.held.position);
-        pending.holding = None;
+        (pending.received, pending.latest, pending.holding) = (at, holding, None);
         pending.closed.clear();
         pending.dirty.clear();
-        self.durable.lock().holding = holding;
+        drop(pending);
+        let mut applied = self.applied.lock();
+        let mut durable = self.durable.lock();
+        durable.holding = holding;
+        durable.turn += 1;
+        drop(durable);
+        match (*applied, at) {
+            (Some(fed), Some(at)) if fed > at => {
+                keep(at)?;
+                *applied = Some(at);
+                Ok(Some(fed))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The commit thread: until the end or the first error. `notify` is called when more is durable.
@@ -141,10 +177,11 @@ impl Commit {
             let batch = self.wait();
             let ended = batch.ended;
             let news = batch.holding.is_some();
+            let asked = batch.asked;
             let received = batch.received;
             self.make_durable(batch, dir, site)?;
             if let Some(acks) = &mut acks
-                && (news || !ended)
+                && (news || asked)
             {
                 let flushed = self.durable.lock().holding.map(|holding| holding.held.position);
                 let ack = Ack { received, flushed, applied: *self.applied.lock() };
@@ -166,9 +203,8 @@ impl Commit {
         while pending.holding.is_none() && !pending.asked && !pending.ended {
             self.wake.wait(&mut pending);
         }
-        let received = pending.received;
-        let ended = pending.ended;
-        std::mem::replace(&mut *pending, Pending { received, ended, ..Pending::default() })
+        let Pending { received, latest, ended, .. } = *pending;
+        std::mem::replace(&mut *pending, Pending { received, latest, ended, ..Pending::default() })
     }
 
     fn make_durable(&self, batch: Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {

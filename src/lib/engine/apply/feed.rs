@@ -67,6 +67,7 @@ pub(super) struct Feed<'a> {
     closed: Option<Closed>,
     waiting: VecDeque<(Position, Option<Time>)>,
     applied: Position,
+    turn: u64,
     due: Instant,
 }
 
@@ -94,7 +95,8 @@ impl<'a> Feed<'a> {
         let applied = site::applied(&state)?.unwrap_or(origin.start);
         let follow = Follow::new(state.try_clone()?, site::SEGMENTS);
         let (closed, waiting, due) = (None, VecDeque::new(), Instant::now());
-        Ok(Feed { options, dir, state, origin, commit, monitor, follow, closed, waiting, applied, due })
+        let turn = commit.durable().turn;
+        Ok(Feed { options, dir, state, origin, commit, monitor, follow, closed, waiting, applied, turn, due })
     }
 
     /// Feeds until `ending` says that nothing more will come; then feeds what is due, once more.
@@ -102,6 +104,10 @@ impl<'a> Feed<'a> {
         let mut retry = RETRY_LEAST;
         loop {
             let last = ending();
+            if last {
+                // What came since the last interval does not wait for another.
+                self.due = Instant::now();
+            }
             let pause = loop {
                 match self.step()? {
                     None if stop.is_asked() => return Ok(()),
@@ -148,8 +154,7 @@ impl<'a> Feed<'a> {
             return Ok(Some(Pause::Failed(error)));
         }
         self.applied = portion.to;
-        site::set_applied(&self.state, portion.to)?;
-        self.commit.applied(portion.to);
+        self.commit.applied(self.turn, portion.to, || site::set_applied(&self.state, portion.to))?;
         Ok(None)
     }
 
@@ -168,7 +173,16 @@ impl<'a> Feed<'a> {
 
     /// What to feed next, of what is durable.
     fn plan(&mut self) -> Result<Result<Portion, Pause>> {
-        let Some(holding) = self.commit.durable().holding else {
+        let durable = self.commit.durable();
+        if durable.turn != self.turn {
+            // A tail was set aside: closed segments and boundaries that were seen may have been part of it.
+            self.turn = durable.turn;
+            self.applied = self.commit.fed().unwrap_or(self.origin.start);
+            self.follow = Follow::new(self.state.try_clone()?, site::SEGMENTS);
+            self.closed = None;
+            self.waiting.clear();
+        }
+        let Some(holding) = durable.holding else {
             return Ok(Err(Pause::Nothing));
         };
         self.remember(holding.boundary);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::rule::stream::Corrupt;
 use crate::rule::stream::codec::Unpacker;
 use crate::rule::stream::frame::{HEADER, Header};
-use crate::rule::stream::magic::{Mismatch, judge};
+use crate::rule::stream::magic::{MAGIC, Mismatch, judge};
 use crate::rule::stream::message::{Message, decode};
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, Failure, fail};
@@ -26,12 +26,15 @@ impl<R: Read> Frames<R> {
     /// Reads and judges the magic.
     pub(super) fn open(reader: R) -> Result<Frames<R>> {
         let mut reader = BufReader::with_capacity(BUFFER, reader);
-        let mut first = [0; 8];
+        // Words of a login shell may be shorter than the magic: spaces go with them.
+        let mut first = [b' '; 8];
         let count = fill(&mut reader, &mut first)?;
         if count == 0 {
             return fail(Code::Link, "the stream ended before it began");
         }
-        // Words of a login shell may be shorter than the magic.
+        if count < first.len() && MAGIC.starts_with(&first[..count]) {
+            return fail(Code::Link, "the stream ended in its first bytes");
+        }
         let Some(mismatch) = judge(first) else {
             return Ok(Frames { reader, payload: Vec::new(), unpacker: Unpacker::new()? });
         };
@@ -52,7 +55,6 @@ impl<R: Read> Frames<R> {
             Mismatch::Damaged => {
                 Failure::new(Code::Corrupt, format!("the stream's first bytes are damaged: '{begins}'"))
             }
-            Mismatch::Foreign if count < first.len() => Failure::new(Code::Link, "the stream ended in its first bytes"),
             Mismatch::Foreign => {
                 Failure::new(Code::Corrupt, format!("this is not a log stream: it begins with '{begins}'"))
             }

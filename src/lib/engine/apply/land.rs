@@ -121,6 +121,7 @@ impl<'a> Landing<'a> {
     pub(super) fn attach(&mut self, begin: &Begin) -> Result<()> {
         let at = begin.position;
         self.nameable(at.segment)?;
+        self.still_there()?;
         let (own, running) = self.own_digest(at)?;
         let held = self.held.map(|holding| holding.held);
         match judge(&self.scheme, held.as_ref(), begin, own) {
@@ -131,8 +132,10 @@ impl<'a> Landing<'a> {
                     .into());
             }
             Verdict::Diverged(why) => {
-                self.diverged(at.segment.at(0), &why)?;
-                return fail(Code::Link, format!("segment {} starts over: connect again", at.segment));
+                // A later segment is refused for what is held of the one before it.
+                let segment = held.map_or(at.segment, |held| held.position.segment.min(at.segment));
+                self.diverged(segment.at(0), &why)?;
+                return fail(Code::Link, format!("segment {segment} starts over: connect again"));
             }
             Verdict::Ahead => self.ahead(begin.end)?,
         }
@@ -163,6 +166,24 @@ impl<'a> Landing<'a> {
         fail(Code::Corrupt, format!("segment {segment} has no file name of its own in this scheme"))
     }
 
+    /// What was acknowledged of the open segment must be there, wherever the stream begins: it may end before it comes
+    /// to these bytes, and would be acknowledged all the same.
+    fn still_there(&self) -> Result<()> {
+        let Some(held) = self.held.map(|holding| holding.held).filter(|held| !held.closed) else {
+            return Ok(());
+        };
+        let name = self.scheme.name(held.position.segment);
+        let length = match self.dir.open_read(&name)? {
+            Some(file) => file.metadata()?.len(),
+            None => 0,
+        };
+        if length >= held.position.offset {
+            return Ok(());
+        }
+        let (shown, at) = (self.dir.shown(&name), held.position);
+        fail(Code::Corrupt, format!("{shown} no longer has its {} bytes up to {at}", at.offset))
+    }
+
     /// The digest of our own bytes before a position, where we have them.
     fn own_digest(&self, at: Position) -> Result<(Option<Digest>, Running)> {
         let held = self.held.map(|holding| holding.held).filter(|held| held.position == at);
@@ -172,7 +193,8 @@ impl<'a> Landing<'a> {
             Some(file) => prefix(file, at.offset).with_context(|| format!("cannot read {}", self.dir.shown(&name)))?,
             None => Running::new(),
         };
-        let own = (file.is_some() && running.length() == at.offset).then(|| running.digest());
+        // No bytes are always there, with or without a file.
+        let own = ((file.is_some() || at.offset == 0) && running.length() == at.offset).then(|| running.digest());
         let Some(held) = held else {
             return Ok((own, running));
         };
@@ -225,8 +247,8 @@ impl<'a> Landing<'a> {
         let mut rest = bytes;
         while let Some(same) = self.put(rest)? {
             let at = self.advance_by(same)?;
-            self.diverged_at(at)?;
             rest = &rest[same..];
+            self.diverged_at(at, rest[0])?;
         }
         self.advanced(None)
     }
@@ -234,13 +256,14 @@ impl<'a> Landing<'a> {
     /// Lands zero bytes without writing them.
     pub(super) fn hole(&mut self, offset: u64, length: u64) -> Result<()> {
         self.expect(offset, length)?;
-        while let Some(at) = self.first_nonzero(length)? {
-            self.diverged_at(at)?;
+        while let Some(at) = self.first_nonzero(length)?.or_else(|| self.closed_within(length)) {
+            self.diverged_at(at, 0)?;
         }
         let Some(current) = &mut self.current else {
             return out_of_segment();
         };
         let end = offset + length;
+        self.compared += length.min(current.length.saturating_sub(offset));
         if let Some(file) = &current.file
             && current.length < end
         {
@@ -284,6 +307,20 @@ impl<'a> Landing<'a> {
         }
     }
 
+    /// Whether the stream is in a segment that is closed and kept here: nothing is ever added to it or cut from it.
+    fn is_in_closed(&self) -> bool {
+        self.current.as_ref().is_some_and(|Current { segment, file, .. }| {
+            let is_kept = file.is_some() && self.start.is_none_or(|start| *segment >= start.segment);
+            is_kept && self.held_end(*segment) == u64::MAX
+        })
+    }
+
+    /// Where a closed segment of ours ends, if that is within the next `length` bytes.
+    fn closed_within(&self, length: u64) -> Option<Position> {
+        let Current { segment, offset, length: end, .. } = self.current.as_ref()?;
+        (self.is_in_closed() && offset + length > *end).then(|| segment.at((*offset).max(*end)))
+    }
+
     /// Writes what is new of `bytes` at the current offset; `Some(n)` when byte `n` is there and differs, and then
     /// nothing was written. Otherwise the offset has moved behind them.
     fn put(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
@@ -291,6 +328,7 @@ impl<'a> Landing<'a> {
             return out_of_segment();
         };
         let held_end = self.held_end(segment);
+        let closed = self.closed_within(bytes.len() as u64);
         let Some(current) = &mut self.current else {
             return out_of_segment();
         };
@@ -312,6 +350,9 @@ impl<'a> Landing<'a> {
                     fresh = first;
                 }
                 self.compared += fresh as u64;
+            }
+            if let Some(closed) = closed {
+                return Ok(Some((closed.offset - current.offset) as usize));
             }
             if fresh < bytes.len() {
                 write(file, &bytes[fresh..], current.offset + fresh as u64, current.length)
@@ -403,14 +444,19 @@ impl<'a> Landing<'a> {
         let Some(segment) = self.current.as_ref().map(|current| current.segment) else {
             return out_of_segment();
         };
-        let held = self.held.map(|holding| holding.held);
-        if let Some(held) = held.filter(|held| held.position.segment == segment && held.position.offset > length) {
+        if let Some(held) = self
+            .held
+            .map(|holding| holding.held)
+            .filter(|held| held.position.segment == segment && held.position.offset > length)
+        {
             self.diverged(
                 segment.at(length),
                 &format!("the master's segment ends at {length}, ours holds {}", held.position),
             )?;
         }
         self.cut_tail(segment, length)?;
+        // Asked again: what was held may have been set aside.
+        let held = self.held.map(|holding| holding.held);
         if held.is_some_and(|held| held.position.segment > segment) {
             self.compare_manifest(segment, digest)?;
         } else if held.is_none_or(|held| held.position.segment < segment || !held.closed) {
@@ -440,7 +486,8 @@ impl<'a> Landing<'a> {
             return Ok(());
         };
         let excess = current.length - length;
-        if let Some(at) = self.first_nonzero(excess)? {
+        let differing = if self.is_in_closed() { Some(segment.at(length)) } else { self.first_nonzero(excess)? };
+        if let Some(at) = differing {
             self.diverged(at, &format!("segment {segment} ends at {length} at the master and goes on here"))?;
         }
         file.set_len(length).with_context(|| format!("cannot cut segment {segment}"))?;
@@ -464,7 +511,8 @@ impl<'a> Landing<'a> {
         })
     }
 
-    /// The master's end, as a heartbeat or the end of the stream tells it: more than that must not be held here.
+    /// The master's end, as a heartbeat or the end of the stream tells it: more than that must not be held here. It is
+    /// judged in an open segment only: a closed one may be shipped alone, and what follows it is then not told.
     pub(super) fn master_end(&mut self, end: Position) -> Result<()> {
         let held = self.held.map(|holding| holding.held.position);
         if self.place() == Some(end) && held.is_some_and(|held| held > end) {
@@ -478,8 +526,29 @@ impl<'a> Landing<'a> {
         self.diverged(end, &format!("ahead: this replica holds {held}, the master ends at {end} (it lost its tail?)"))
     }
 
-    fn diverged_at(&mut self, at: Position) -> Result<()> {
-        self.diverged(at, &format!("the byte at {at} is there and differs"))
+    /// A byte of ours is not the master's, or our segment has ended before it.
+    fn diverged_at(&mut self, at: Position, byte: u8) -> Result<()> {
+        let Some(current) = &self.current else {
+            return out_of_segment();
+        };
+        // Up to here all is equal; what was skipped to find the byte are zeros.
+        let mut ours = current.running.clone();
+        ours.zeros(at.offset.saturating_sub(current.offset));
+        let mut theirs = ours.clone();
+        theirs.update(&[byte]);
+        let mut own = [0];
+        if let Some(file) = current.file.as_ref().filter(|_| at.offset < current.length) {
+            read_exact(file, &mut own, at.offset).context("cannot read back")?;
+            ours.update(&own);
+        }
+        let (behind, ended) = (at.segment.at(at.offset + 1), at.segment.at(ours.length()));
+        let (ours, theirs) = (ours.digest(), theirs.digest());
+        self.diverged(
+            at,
+            &format!(
+                "the byte at {at} differs: up to {behind} the master's digest is {theirs}, ours up to {ended} is {ours}"
+            ),
+        )
     }
 
     /// Our bytes from here on are not the master's: refuses the stream, or moves them away.
@@ -496,6 +565,7 @@ impl<'a> Landing<'a> {
     }
 
     fn set_aside(&mut self, from: Position, why: &str) -> Result<()> {
+        self.finish();
         self.commit.settle();
         if self.commit.is_failed() {
             return fail(Code::Failed, "what was received could not be made durable");
@@ -512,7 +582,12 @@ impl<'a> Landing<'a> {
             moved
         };
         (self.monitor)(Note::Warning(format!("{why}: our bytes from {from} on are now in {moved}")));
-        self.commit.go_back(back);
+        if let Some(fed) = self.commit.go_back(back, |at| site::set_applied(self.site.lock().dir(), at))? {
+            let text = format!("the database was fed up to {fed}: it has what the master has not; resync it");
+            (self.monitor)(Note::Warning(text));
+        }
+        // The sender waits to hear whether it may go on.
+        self.commit.ask();
         self.held = back;
         if let Some(current) = &mut self.current
             && current.segment == from.segment
@@ -529,7 +604,8 @@ impl<'a> Landing<'a> {
 
     /// What is still held when everything from here on is taken away; `None` for nothing that a position can say.
     fn back_to(&self, from: Position) -> Result<Option<Holding>> {
-        let Some(holding) = self.held.filter(|holding| holding.held.position > from) else {
+        let is_beyond = |held: Held| held.position > from || (held.position == from && held.closed);
+        let Some(holding) = self.held.filter(|holding| is_beyond(holding.held)) else {
             return Ok(self.held);
         };
         let boundary = holding.boundary.filter(|(mark, _)| *mark <= from);
@@ -571,7 +647,7 @@ impl<'a> Landing<'a> {
             self.held = Some(Holding { held, boundary });
         }
         if let Some(file) = &current.file {
-            self.commit.landed(current.segment, file, std::mem::take(&mut current.entry));
+            self.commit.landed(at, file, std::mem::take(&mut current.entry));
         }
         if let Some(holding) = self.held
             && (self.sync != Sync::Segment || closed.is_some())

@@ -146,8 +146,8 @@ impl<'a, W: Write> Lane<'a, W> {
             if let Some(ended) = tracker.ended() {
                 return ended.error();
             }
-            if self.source.position().is_some_and(|at| tracker.ack().received >= Some(at)) {
-                // It has set its own bytes aside and stands where we do.
+            if tracker.ack().received.is_some() {
+                // It has set its own bytes aside; else it would have refused.
                 return Ok(true);
             }
             self.bell.wait_until(deadline.min(Instant::now() + Duration::from_millis(500)));
@@ -241,6 +241,7 @@ impl<'a, W: Write> Lane<'a, W> {
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.
         drop(outlet);
+        pulse(at, end);
         let (Some(tracker), Some(at)) = (tracker, at) else {
             return Ok(());
         };

@@ -2,9 +2,11 @@
 //! link at once; nothing waits in a buffer here.
 
 use std::io::{self, IoSlice, Write};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use super::choice::{Choice, Way};
 use crate::edge::pace::Pace;
 use crate::rule::stream::codec::Packer;
 use crate::rule::stream::frame::{COMPRESSED, Kind, header};
@@ -14,7 +16,7 @@ use crate::rule::stream::message::{Message, data_head};
 /// Whether and how to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compress {
-    /// Where it pays: judged from what compression achieves.
+    /// Where it pays, as measured on the way.
     Auto,
     /// Always, at this zstd level.
     Zstd(i32),
@@ -26,17 +28,12 @@ pub enum Compress {
 const AUTO_LEVEL: i32 = 1;
 /// Frames below this go as they are: they would hardly shrink, and arrive sooner.
 const LEAST: usize = 256;
-/// How many frames `auto` sends as they are after one that did not shrink; doubled each time, up to the second.
-const PASS_LEAST: u32 = 8;
-const PASS_MOST: u32 = 256;
 
 /// A stream being written.
 pub(super) struct Outlet<W> {
     out: W,
     packer: Option<Packer>,
-    is_auto: bool,
-    pass: u32,
-    penalty: u32,
+    choice: Option<Choice>,
     pace: Option<Pace>,
     written: u64,
 }
@@ -50,15 +47,8 @@ impl<W: Write> Outlet<W> {
             Compress::None => None,
         };
         let packer = level.map(Packer::new).transpose().context("cannot start compression")?;
-        let mut outlet = Outlet {
-            out,
-            packer,
-            is_auto: compress == Compress::Auto,
-            pass: 0,
-            penalty: PASS_LEAST,
-            pace: rate.map(Pace::new),
-            written: 0,
-        };
+        let choice = (compress == Compress::Auto).then(Choice::new);
+        let mut outlet = Outlet { out, packer, choice, pace: rate.map(Pace::new), written: 0 };
         outlet.write(&[&MAGIC])?;
         Ok(outlet)
     }
@@ -72,24 +62,27 @@ impl<W: Write> Outlet<W> {
 
     /// Writes log bytes.
     pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let packs = bytes.len() >= LEAST && self.pass == 0;
-        self.pass = self.pass.saturating_sub(u32::from(bytes.len() >= LEAST));
-        let Some(mut packer) = self.packer.take().filter(|_| packs) else {
-            let (head, length) = data_head(offset, None);
-            let head = &head[..length];
-            return self.write(&[&header(Kind::Data, 0, &[head, bytes]), head, bytes]);
-        };
-        let (head, length) = data_head(offset, Some(bytes.len()));
-        let head = &head[..length];
-        let packed = packer.pack(bytes).context("cannot compress")?;
-        if self.is_auto {
-            let shrinks = packed.len() < bytes.len() - bytes.len() / 8;
-            self.penalty = if shrinks { PASS_LEAST } else { (self.penalty * 2).min(PASS_MOST) };
-            self.pass = if shrinks { 0 } else { self.penalty };
+        let way = self.choice.as_ref().map_or(Way::Packed, Choice::way);
+        let began = Instant::now();
+        match self.packer.take() {
+            Some(mut packer) if bytes.len() >= LEAST && way == Way::Packed => {
+                let packed = packer.pack(bytes).context("cannot compress")?;
+                let (head, length) = data_head(offset, Some(bytes.len()));
+                let head = &head[..length];
+                self.write(&[&header(Kind::Data, COMPRESSED, &[head, packed]), head, packed])?;
+                self.packer = Some(packer);
+            }
+            packer => {
+                self.packer = packer;
+                let (head, length) = data_head(offset, None);
+                let head = &head[..length];
+                self.write(&[&header(Kind::Data, 0, &[head, bytes]), head, bytes])?;
+            }
         }
-        let result = self.write(&[&header(Kind::Data, COMPRESSED, &[head, packed]), head, packed]);
-        self.packer = Some(packer);
-        result
+        if let Some(choice) = self.choice.as_mut().filter(|_| bytes.len() >= LEAST) {
+            choice.account(bytes.len(), began.elapsed());
+        }
+        Ok(())
     }
 
     /// Bytes written so far.

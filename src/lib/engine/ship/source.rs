@@ -231,6 +231,11 @@ impl Source {
         let mark = match start {
             Start::Oldest => return self.begin_at(oldest, ledger).map(|begin| Some(Located::Here(begin))),
             Start::Latest => return self.begin_at(newest, ledger).map(|begin| Some(Located::Here(begin))),
+            // The one segment that is to be shipped is sent whole, and the receiver judges: it may have it already, or
+            // hold the one before it.
+            Start::At(mark) if self.options.only.is_some_and(|only| only != mark.position.segment) => {
+                return self.begin_at(oldest, ledger).map(|begin| Some(Located::Here(begin)));
+            }
             Start::At(mark) => mark,
         };
         let at = mark.position;

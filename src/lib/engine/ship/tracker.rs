@@ -46,9 +46,12 @@ impl Tracker {
                     }
                 }
                 Ok(None) => break Ended { code: Code::Link, text: "the receiver is gone".into(), said: false },
-                Err(text) => {
+                Err((code, text)) => {
                     lost();
-                    break Ended { code: Code::Link, text, said: false };
+                    break match self.welcome() {
+                        Some(_) => Ended { code: Code::Link, text, said: false },
+                        None => Ended { code, text, said: false },
+                    };
                 }
             }
             bell.ring();
@@ -96,19 +99,25 @@ impl Ended {
     }
 }
 
-fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, String> {
+/// The next line, or what is wrong: silence, or words that no receiver says (exit code 2 where the greeting should be).
+fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, (Code, String)> {
     let mut line = Vec::new();
     let read = lines.take(LINE_MAX as u64).read_until(b'\n', &mut line);
     match read {
         Ok(0) => Ok(None),
         Ok(_) => match line.strip_suffix(b"\n") {
-            Some(whole) => Line::parse(whole).map(Some).map_err(|error| error.0),
-            None if line.len() == LINE_MAX => Err("the receiver sent a line that is too long".into()),
+            Some(whole) => Line::parse(whole).map(Some).map_err(|error| {
+                (
+                    Code::Usage,
+                    format!("{}, which is no line of repl-apply --acks (a login shell that prints?)", error.0),
+                )
+            }),
+            None if line.len() == LINE_MAX => Err((Code::Usage, "the receiver sent a line that is too long".into())),
             None => Ok(None),
         },
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-            Err("the receiver is silent: it acknowledged no heartbeat in time".into())
+            Err((Code::Link, "the receiver is silent: it acknowledged no heartbeat in time".into()))
         }
-        Err(error) => Err(format!("cannot read from the receiver: {error}")),
+        Err(error) => Err((Code::Link, format!("cannot read from the receiver: {error}"))),
     }
 }

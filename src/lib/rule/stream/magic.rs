@@ -42,7 +42,8 @@ pub fn judge(first: [u8; 8]) -> Option<Mismatch> {
         Mismatch::Translated
     } else if differing <= 3 {
         Mismatch::Damaged
-    } else if is_text(first) {
+    } else if is_text(&first) || (1..8).any(|at| MAGIC.starts_with(&first[at..]) && is_text(&first[..at])) {
+        // Words that fill the first bytes, or a few before the stream itself.
         Mismatch::Printed
     } else {
         Mismatch::Foreign
@@ -51,8 +52,8 @@ pub fn judge(first: [u8; 8]) -> Option<Mismatch> {
 
 /// Whether these bytes begin a text: UTF-8 that may be cut off at the end, no control character but white space and
 /// escape (colours).
-fn is_text(first: [u8; 8]) -> bool {
-    let text = match std::str::from_utf8(&first) {
+fn is_text(first: &[u8]) -> bool {
+    let text = match std::str::from_utf8(first) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => str::from_utf8(&first[..error.valid_up_to()]).unwrap_or_default(),
         Err(_) => return false,
@@ -97,6 +98,9 @@ mod tests {
         assert_eq!(judge(*b"Welcom\xc3\xa9"), Some(Mismatch::Printed));
         assert_eq!(judge(*b"Welcome\xc3"), Some(Mismatch::Printed));
         assert_eq!(judge(*b"\x1b[32mhi\n"), Some(Mismatch::Printed));
+        // Fewer than eight bytes of them, and the stream behind.
+        assert_eq!(judge(*b"hi\n\x93RPL\r"), Some(Mismatch::Printed));
+        assert_eq!(judge(*b"seven :\x93"), Some(Mismatch::Printed));
         assert_eq!(judge(*b"\x7fELF\x02\x01\x01\0"), Some(Mismatch::Foreign));
     }
 }
