@@ -114,6 +114,8 @@ pub enum To {
 const BACK_OFF_LEAST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 const PIECE: usize = 1 << 18;
+/// Longest wait that the service manager's watchdog is not told of.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// How long a receiver may take to end after its input has.
 const PARTING: Duration = Duration::from_secs(30);
 
@@ -277,7 +279,7 @@ impl Parts<'_> {
             if Instant::now() >= deadline {
                 return fail(Code::Link, "the receiver does not greet");
             }
-            self.pause(deadline);
+            self.wait_alive(deadline);
         }
     }
 
@@ -318,15 +320,14 @@ impl Parts<'_> {
     fn rest(&self, time: Duration) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !self.stop.is_asked() {
-            self.pause(deadline);
+            self.wait_alive(deadline);
         }
     }
 
-    /// Waits for a ring or the deadline, at most a second, and tells that this process is alive: a link that is down is
-    /// no reason for a service manager to restart it.
-    fn pause(&self, deadline: Instant) {
+    /// Waits for a ring, not for long: a receiver that is away must not look like a sender that hangs.
+    fn wait_alive(&self, deadline: Instant) {
         (self.monitor)(Note::Alive);
-        self.bell.wait_until(deadline.min(Instant::now() + Duration::from_secs(1)));
+        self.bell.wait_until(deadline.min(Instant::now() + SIGN_OF_LIFE));
     }
 
     /// One connection by a command.
