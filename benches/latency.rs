@@ -5,7 +5,7 @@
 //! the replica, and the way back. Beside it, in the same run, what the machine gives: an `fdatasync` and a round trip over
 //! the same ssh. `cargo bench --bench latency [-- SECONDS]`; with `-- SECONDS --poll 50ms` the sender only polls.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::cast_sign_loss)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -60,7 +60,10 @@ fn round_trips(sshd: &Sshd) -> Vec<Duration> {
         began.elapsed()
     };
     once();
-    (0..2000).map(|_| once()).collect()
+    let times = (0..2000).map(|_| once()).collect();
+    drop(out);
+    far.wait().unwrap();
+    times
 }
 
 fn shipped(rig: &Rig, sshd: &Sshd, seconds: u64, ship_options: &[String]) -> Vec<Duration> {

@@ -3,15 +3,18 @@
 //! # Bird's-eye view
 //!
 //! ```text
-//!   master                                                   slave
-//!  ┌────────────────────────────────────────┐   frames      ┌─────────────────────────────────────────┐
-//!  │ LOGDIR      source ──> lane ──> outlet ────────────────────> frames ──> land ──> commit  LOGDIR  │
-//!  │ log.1 ────────^          │             │   (stdout,    │                  │         │ ─────> log.1│
-//!  │ log.2 (only read)        v             │    a command, │                  v         v             │
-//!  │ state: status.json   tracker <─────────────  ssh)   <─── greeting, acks <─ site (.repl/: lock,    │
-//!  │        segments.jsonl                  │   lines       │                     position, B3SUMS, …)  │
-//!  └────────────────────────────────────────┘               │                  feed ──> database (hook) │
-//!                                                           └─────────────────────────────────────────┘
+//!    master                                       slave
+//!   ┌───────────────────────────────┐            ┌─────────────────────────────────────┐
+//!   │ LOGDIR (only read)            │   frames   │                       LOGDIR        │
+//!   │ log.1 ─┐                      │  (a pipe,  │                     ┌─> log.1       │
+//!   │ log.2 ─┴> source ─> lane ─> outlet ─────────> frames ─> land ────┴─> log.2       │
+//!   │             ^                 │    ssh)    │              │                      │
+//!   │             │                 │            │              v                      │
+//!   │          tracker <─────────────────────────── acks <── commit ──> site           │
+//!   │             │                 │   lines    │              │       .repl/: lock,  │
+//!   │             v                 │            │              v       position, …    │
+//!   │ state: status.json, segments  │            │            feed ──> database (hook) │
+//!   └───────────────────────────────┘            └─────────────────────────────────────┘
 //! ```
 //!
 //! *Source* reads the safe extent of each segment, in order: complete, checked records that are on the master's own disk.

@@ -174,11 +174,11 @@ fn bounds_are_judged_before_memory_is_taken() {
     let most = i64::MAX as u64;
     let numbers = |one: u64, other: u64| [one.to_le_bytes(), other.to_le_bytes()].concat();
     let huge_window = {
+        use zstd::stream::raw::Operation as _;
         let mut encoder = zstd::stream::raw::Encoder::new(1).unwrap();
         encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(27)).unwrap();
         let mut output = vec![0; 1000];
         let mut out = zstd::stream::raw::OutBuffer::around(output.as_mut_slice());
-        use zstd::stream::raw::Operation as _;
         encoder.run(&mut zstd::stream::raw::InBuffer::around(&[7; 90][..]), &mut out).unwrap();
         while encoder.flush(&mut out).unwrap() > 0 {}
         let length = out.pos();
