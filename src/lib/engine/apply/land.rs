@@ -587,6 +587,8 @@ impl<'a> Landing<'a> {
             (self.monitor)(Note::Warning(text));
         }
         self.held = back;
+        // A sender that was told of more waits to hear where we stand now.
+        self.commit.ask();
         if let Some(current) = &mut self.current
             && current.segment == from.segment
         {
