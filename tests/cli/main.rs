@@ -1,6 +1,6 @@
 //! The commands as operators run them, one file per command, and what crosses a real sshd.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../support/craft.rs"]
 mod craft;

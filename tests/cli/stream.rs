@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
+use zstd::stream::raw::Operation as _;
+
 use repl::rule::stream::frame::{COMPRESSED, DATA_MAX, Kind, header};
 use repl::rule::stream::message::{Begin, HOLE_MAX, Message, data_head};
 use repl::value::digest::Digest;
@@ -245,8 +247,8 @@ fn memory_stays_within_64_mib_for_any_stream() {
     stream.begin(1);
     let (mut packer, bytes) = (Packer::new(1).unwrap(), noise(DATA_MAX, 1));
     for frame in 0..24u64 {
-        let packed = packer.pack(&bytes).unwrap().to_vec();
-        stream.frame(&Message::Packed { offset: frame << 20, length: DATA_MAX, packed: &packed });
+        let part = packer.pack(&bytes).unwrap().to_vec();
+        stream.frame(&Message::Packed { offset: frame << 20, length: DATA_MAX, packed: &part });
     }
     stream.frame(&Message::Hole { offset: 24 << 20, length: HOLE_MAX / 16 });
     stream.frame(&Message::Heartbeat { end: at(99, 0), clock: repl::value::time::Time(0) });

@@ -218,22 +218,19 @@ fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
             continue;
         }
         let meta = path.symlink_metadata().unwrap();
-        let mut what = format!("{:o} {}", meta.mode(), meta.uid());
-        if meta.is_symlink() {
-            what += &format!(" to {}", path.read_link().unwrap().display());
+        let more = if meta.is_symlink() {
+            format!("to {}", path.read_link().unwrap().display())
         } else if meta.is_file() {
-            let (seconds, nanos) = (meta.mtime(), meta.mtime_nsec());
-            what += &format!(
-                " {} {} {seconds}.{nanos} {}",
-                meta.nlink(),
-                meta.len(),
-                Digest::of(&std::fs::read(&path).unwrap())
-            );
-        } else if meta.is_dir() {
+            let digest = Digest::of(&std::fs::read(&path).unwrap());
+            format!("{} {} {}.{} {digest}", meta.nlink(), meta.len(), meta.mtime(), meta.mtime_nsec())
+        } else {
+            String::new()
+        };
+        if meta.is_dir() {
             walk(root, &path, found);
         }
         let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
-        found.insert(String::from_utf8_lossy(name).into_owned(), what);
+        found.insert(String::from_utf8_lossy(name).into_owned(), format!("{:o} {} {more}", meta.mode(), meta.uid()));
     }
 }
 

@@ -589,6 +589,8 @@ impl<'a> Landing<'a> {
         // The sender waits to hear whether it may go on.
         self.commit.ask();
         self.held = back;
+        // A sender that was told of more waits to hear where we stand now.
+        self.commit.ask();
         if let Some(current) = &mut self.current
             && current.segment == from.segment
         {
