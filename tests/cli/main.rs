@@ -3,4 +3,5 @@
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod ship;
 mod ssh;

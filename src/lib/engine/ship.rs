@@ -243,7 +243,7 @@ impl Parts<'_> {
         // Not joined: it ends with the fifo's writer, which may outlive us.
         std::thread::Builder::new().name("acks".into()).spawn(move || heard.listen(inlet, &bell, &|| {}))?;
         let start = match self.greeting(&tracker)? {
-            Some(welcome) => welcome.at,
+            Some(welcome) => self.start(&welcome),
             None => return Ok(()),
         };
         let lost = tracker.clone();
@@ -254,9 +254,14 @@ impl Parts<'_> {
     /// Prefers what the receiver said over the broken pipe that followed from it.
     fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
         match tracker.ended() {
-            Some(ended) if ended.said => ended.error(),
+            Some(ended) if ended.said && !is_own_verdict(&error) => ended.error(),
             _ => Err(error),
         }
+    }
+
+    /// Where a stream to this receiver begins: where it stands, or with the one segment that was named.
+    fn start(&self, welcome: &Welcome) -> Start {
+        if self.options.only.is_some() { self.options.from } else { welcome.at }
     }
 
     /// Waits for the greeting; `None` when an end was asked for meanwhile.
@@ -331,7 +336,7 @@ impl Parts<'_> {
             let shipped = match self.greeting(&tracker) {
                 Ok(Some(welcome)) => {
                     let lost = tracker.clone();
-                    self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), welcome.at)
+                    self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -341,6 +346,10 @@ impl Parts<'_> {
         });
         let (shipped, status) = shipped;
         let status = status?;
+        let shipped = match shipped {
+            Err(error) if is_own_verdict(&error) => return Err(error),
+            shipped => shipped,
+        };
         if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
             return ended.error();
         }
@@ -360,9 +369,19 @@ impl Parts<'_> {
                     Ok(()) => Failure::new(code, text).into(),
                 })
             }
-            (_, None) => fail(Code::Link, format!("the receiver {}", describe(status))),
+            // It may have been killed by us, for a reason that only the tracker knows.
+            (_, None) => {
+                let why = tracker.ended().map(|ended| format!(": {}", ended.text)).unwrap_or_default();
+                fail(Code::Link, format!("the receiver {}{why}", describe(status)))
+            }
         }
     }
+}
+
+/// Whether an error is about our own log, so that whatever the receiver says after it only follows from it.
+fn is_own_verdict(error: &anyhow::Error) -> bool {
+    let code = code_of(error);
+    !code.is_transient() && code != Code::Unconfirmed
 }
 
 /// The epoch that a log directory's own records, or the sender's, give it.

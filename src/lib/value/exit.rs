@@ -108,6 +108,10 @@ pub fn fail<T>(code: Code, text: impl Into<String>) -> anyhow::Result<T> {
 
 /// The exit code of an error: the first [`Failure`] in its chain decides, then the kind of an I/O error.
 pub fn code_of(error: &anyhow::Error) -> Code {
+    // One that was added as context is found only this way.
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.code;
+    }
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.code;
@@ -125,7 +129,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
 
 /// The hint that goes with an error, if one was given.
 pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).and_then(|failure| failure.hint.as_deref())
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<Failure>());
+    error.downcast_ref::<Failure>().into_iter().chain(causes).find_map(|failure| failure.hint.as_deref())
 }
 
 #[cfg(test)]
@@ -147,6 +152,16 @@ mod tests {
         let error = fail::<()>(Code::Gap, "segment 1-3 is missing").context("cannot ship /a").unwrap_err();
         assert_eq!(code_of(&error), Code::Gap);
         assert_eq!(format!("{error:#}"), "cannot ship /a: segment 1-3 is missing");
+    }
+
+    #[test]
+    fn a_failure_that_was_added_as_context_decides_too() {
+        let inner = Failure::new(Code::Busy, "held by process 7").hint("wait");
+        let error = anyhow::Error::from(inner).context(Failure::new(Code::Link, "gave up"));
+        assert_eq!(code_of(&error), Code::Link);
+        assert_eq!(hint_of(&error), Some("wait"));
+        let error = error.context("cannot ship");
+        assert_eq!(code_of(&error), Code::Link);
     }
 
     #[test]

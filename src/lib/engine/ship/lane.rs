@@ -16,7 +16,7 @@ use crate::edge::signal::Stop;
 use crate::engine::note::{Monitor, Note};
 use crate::rule::stream::message::{Begin, Message, Previous};
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::position::{Position, Start};
+use crate::value::position::{Position, Segment, Start};
 use crate::value::time::Time;
 
 /// Everything that one connection works with.
@@ -91,6 +91,7 @@ impl<'a, W: Write> Lane<'a, W> {
                 Next::More => {}
                 Next::Finish => return self.finish(),
                 Next::Wait => {
+                    self.ledger.sync()?;
                     self.report_current();
                     if self.options.once || self.stop.is_asked() {
                         return self.finish();
@@ -186,6 +187,16 @@ impl<'a, W: Write> Lane<'a, W> {
                 self.time = time.or(self.time);
             }
             Piece::Begin(begin) => {
+                if let Some(before) = begin.previous.map(|previous| previous.segment)
+                    && before.generation != begin.position.segment.generation
+                {
+                    let next = begin.position.segment;
+                    let text = format!(
+                        "generation {} ends with segment {before}, the log goes on with {next}",
+                        before.generation
+                    );
+                    (self.monitor)(Note::Warning(text));
+                }
                 (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
                 self.send_begin(begin)?;
             }
@@ -220,6 +231,7 @@ impl<'a, W: Write> Lane<'a, W> {
 
     fn heartbeat(&mut self) -> Result<()> {
         self.beat = Instant::now();
+        self.ledger.sync()?;
         let end = self.source.end()?;
         if let Some(end) = end {
             self.outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
@@ -231,32 +243,33 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Says good-bye, then waits for what the policy asks for.
     fn finish(mut self) -> Result<()> {
+        self.ledger.sync()?;
         let at = self.source.position();
         let end = self.source.end()?.or(at);
-        if let Some(end) = end {
-            self.outlet.send(&Message::Bye { end })?;
-        }
+        // Where there is no log, nothing ends before everything.
+        self.outlet.send(&Message::Bye { end: end.unwrap_or(Segment::new(0, 0).at(0)) })?;
         (self.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
+        let last = self.source.last_byte();
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.
         drop(outlet);
-        let (Some(tracker), Some(at)) = (tracker, at) else {
+        let (Some(tracker), Some(last)) = (tracker, last) else {
             return Ok(());
         };
         let deadline = Instant::now() + options.ack_timeout;
-        while options.ack != Ack::None && !tracker.has_flushed(at) {
+        while options.ack != Ack::None && !tracker.has_flushed(last) {
             if let Some(ended) = tracker.ended() {
                 return ended.error();
             }
             if Instant::now() >= deadline {
                 return fail(
                     Code::Unconfirmed,
-                    format!("not acknowledged in time: {at} is not known to be on the receiver's disk"),
+                    format!("not acknowledged in time: {last} is not known to be on the receiver's disk"),
                 );
             }
             bell.wait_until(deadline);
         }
-        pulse(Some(at), end);
+        pulse(at, end);
         Ok(())
     }
 }
