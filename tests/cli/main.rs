@@ -12,6 +12,7 @@ mod feed;
 mod link;
 mod restrict;
 mod scripts;
+mod ship;
 mod ssh;
 mod stream;
 mod verify;

@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use zstd::stream::raw::Operation as _;
-
 use repl::rule::stream::frame::{COMPRESSED, DATA_MAX, Kind, header};
 use repl::rule::stream::message::{Begin, HOLE_MAX, Message, data_head};
 use repl::value::digest::Digest;

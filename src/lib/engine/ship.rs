@@ -246,7 +246,7 @@ impl Parts<'_> {
         // Not joined: it ends with the fifo's writer, which may outlive us.
         std::thread::Builder::new().name("acks".into()).spawn(move || heard.listen(inlet, &bell, &|| {}))?;
         let start = match self.greeting(&tracker)? {
-            Some(welcome) => welcome.at,
+            Some(welcome) => self.start(&welcome),
             None => return Ok(()),
         };
         let lost = tracker.clone();
@@ -258,28 +258,31 @@ impl Parts<'_> {
     /// receiver says of a stream that ended because of it.
     fn said<T>(tracker: &Tracker, error: anyhow::Error) -> Result<T> {
         match tracker.ended() {
-            Some(ended) if ended.said && code_of(&error) == Code::Link => ended.error(),
+            Some(ended) if ended.said && !is_own_verdict(&error) => ended.error(),
             _ => Err(error),
         }
     }
 
-    /// Waits for the greeting; `None` when an end was asked for meanwhile.
+    /// Where a stream to this receiver begins: where it stands, or with the one segment that was named.
+    fn start(&self, welcome: &Welcome) -> Start {
+        if self.options.only.is_some() { self.options.from } else { welcome.at }
+    }
+
+    /// Waits for the greeting, as long as a silence may last; `None` when an end was asked for meanwhile.
     fn greeting(&self, tracker: &Tracker) -> Result<Option<Welcome>> {
-        let deadline = Instant::now() + self.options.timeout;
         loop {
             if let Some(welcome) = tracker.welcome() {
                 return Ok(Some(welcome));
             }
             if let Some(ended) = tracker.ended() {
-                return ended.error();
+                let is_greeting_late = !ended.said;
+                let result = ended.error();
+                return if is_greeting_late { result.context("the receiver did not greet") } else { result };
             }
             if self.stop.is_asked() {
                 return Ok(None);
             }
-            if Instant::now() >= deadline {
-                return fail(Code::Link, "the receiver does not greet");
-            }
-            self.wait_alive(deadline);
+            self.wait_alive(Instant::now() + SIGN_OF_LIFE);
         }
     }
 
@@ -341,7 +344,7 @@ impl Parts<'_> {
             let shipped = match self.greeting(&tracker) {
                 Ok(Some(welcome)) => {
                     let lost = tracker.clone();
-                    self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), welcome.at)
+                    self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -351,11 +354,13 @@ impl Parts<'_> {
         });
         let (shipped, status) = shipped;
         let status = status?;
-        let shipped = match (shipped, tracker.ended().filter(|ended| ended.said)) {
-            (Err(error), Some(_)) => return Self::said(&tracker, error),
-            (Ok(()), Some(ended)) => return ended.error(),
-            (shipped, None) => shipped,
+        let shipped = match shipped {
+            Err(error) if is_own_verdict(&error) => return Err(error),
+            shipped => shipped,
         };
+        if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
+            return ended.error();
+        }
         match (shipped, status.code()) {
             (Ok(()), Some(0)) => Ok(()),
             // Nothing else can be known of a command that cannot be run; retrying would hide it.
@@ -372,9 +377,19 @@ impl Parts<'_> {
                     Ok(()) => Failure::new(code, text).into(),
                 })
             }
-            (_, None) => fail(Code::Link, format!("the receiver {}", describe(status))),
+            // It may have been killed by us, for a reason that only the tracker knows.
+            (_, None) => {
+                let why = tracker.ended().map(|ended| format!(": {}", ended.text)).unwrap_or_default();
+                fail(Code::Link, format!("the receiver {}{why}", describe(status)))
+            }
         }
     }
+}
+
+/// Whether an error is about our own log, so that whatever the receiver says after it only follows from it.
+fn is_own_verdict(error: &anyhow::Error) -> bool {
+    let code = code_of(error);
+    !code.is_transient() && code != Code::Unconfirmed
 }
 
 /// The epoch that a log directory's own records, or the sender's, give it.

@@ -232,6 +232,14 @@ pub fn peek(dir: &Dir, state: Option<&Path>) -> Result<Option<Dir>> {
     }
 }
 
+/// Opens the state directory of a log directory that a receiver has taken up, whether or not it holds anything yet.
+pub fn peek_receiver(dir: &Dir) -> Result<Option<Dir>> {
+    let Some(state) = peek(dir, None)? else {
+        return Ok(None);
+    };
+    Ok(state.identity(POSITION)?.map(|_| state))
+}
+
 /// Reads `origin`; `None` before the first attach.
 pub fn origin(state: &Dir) -> Result<Option<Origin>> {
     let Some(bytes) = state.read_small(ORIGIN, 4096)? else {

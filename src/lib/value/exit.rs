@@ -108,7 +108,8 @@ pub fn fail<T>(code: Code, text: impl Into<String>) -> anyhow::Result<T> {
 
 /// The exit code of an error: the first [`Failure`] in its chain decides, then the kind of an I/O error.
 pub fn code_of(error: &anyhow::Error) -> Code {
-    if let Some(failure) = failure_of(error) {
+    // One that was added as context is found only this way.
+    if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.code;
     }
     for cause in error.chain() {
@@ -125,12 +126,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
 
 /// The hint that goes with an error, if one was given.
 pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
-    failure_of(error).and_then(|failure| failure.hint.as_deref())
-}
-
-/// The first failure of a chain. One that was given as context is only found by the error itself, not by its chain.
-fn failure_of(error: &anyhow::Error) -> Option<&Failure> {
-    error.downcast_ref().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<Failure>());
+    error.downcast_ref::<Failure>().into_iter().chain(causes).find_map(|failure| failure.hint.as_deref())
 }
 
 #[cfg(test)]
@@ -155,11 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_given_as_context_decides_over_its_cause() {
-        let error = fail::<()>(Code::Link, "the receiver is gone").unwrap_err();
-        let error = error.context(Failure::new(Code::Fenced, "the receiver exited with 5").hint("look there"));
-        let error = error.context("cannot ship /a");
-        assert_eq!((code_of(&error), hint_of(&error)), (Code::Fenced, Some("look there")));
+    fn a_failure_that_was_added_as_context_decides_too() {
+        let inner = Failure::new(Code::Busy, "held by process 7").hint("wait");
+        let error = anyhow::Error::from(inner).context(Failure::new(Code::Link, "gave up"));
+        assert_eq!(code_of(&error), Code::Link);
+        assert_eq!(hint_of(&error), Some("wait"));
+        let error = error.context("cannot ship");
+        assert_eq!(code_of(&error), Code::Link);
     }
 
     #[test]

@@ -90,10 +90,16 @@ impl<'a, W: Write> Lane<'a, W> {
         loop {
             self.check_receiver()?;
             (self.monitor)(Note::Alive);
-            match self.ship_one()? {
+            let next = self.ship_one();
+            if next.is_err() {
+                // What comes before a gap or damage is good; the verdict matters more than a link that is gone, too.
+                let _ = self.outlet.flush();
+            }
+            match next? {
                 Next::More => {}
                 Next::Finish => return self.finish(),
                 Next::Wait => {
+                    self.ledger.sync()?;
                     self.report_current();
                     if self.options.once || self.stop.is_asked() {
                         return self.finish();
@@ -205,6 +211,16 @@ impl<'a, W: Write> Lane<'a, W> {
                 self.time = time.or(self.time);
             }
             Piece::Begin(begin) => {
+                if let Some(before) = begin.previous.map(|previous| previous.segment)
+                    && before.generation != begin.position.segment.generation
+                {
+                    let next = begin.position.segment;
+                    let text = format!(
+                        "generation {} ends with segment {before}, the log goes on with {next}",
+                        before.generation
+                    );
+                    (self.monitor)(Note::Warning(text));
+                }
                 (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
                 self.send_begin(begin)?;
             }
@@ -240,6 +256,7 @@ impl<'a, W: Write> Lane<'a, W> {
 
     fn heartbeat(&mut self) -> Result<()> {
         self.beat = Instant::now();
+        self.ledger.sync()?;
         let end = self.source.end()?;
         self.outlet.send(&Message::Heartbeat { end: end.unwrap_or(NOTHING), clock: clock::now() })?;
         self.outlet.flush()?;
@@ -250,32 +267,34 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Says good-bye, then waits for what the policy asks for.
     fn finish(mut self) -> Result<()> {
+        self.ledger.sync()?;
         let at = self.source.position();
         let end = self.source.end()?.or(at);
         self.outlet.send(&Message::Bye { end: end.unwrap_or(NOTHING) })?;
         self.outlet.flush()?;
         (self.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
+        let last = self.source.last_byte();
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.
         drop(outlet);
         pulse(at, end);
-        let (Some(tracker), Some(at)) = (tracker, at) else {
+        let (Some(tracker), Some(last)) = (tracker, last) else {
             return Ok(());
         };
         let deadline = Instant::now() + options.ack_timeout;
-        while options.ack != Ack::None && !tracker.has_flushed(at) {
+        while options.ack != Ack::None && !tracker.has_flushed(last) {
             if let Some(ended) = tracker.ended() {
                 return ended.error();
             }
             if Instant::now() >= deadline {
                 return fail(
                     Code::Unconfirmed,
-                    format!("not acknowledged in time: {at} is not known to be on the receiver's disk"),
+                    format!("not acknowledged in time: {last} is not known to be on the receiver's disk"),
                 );
             }
             bell.wait_until(deadline);
         }
-        pulse(Some(at), end);
+        pulse(at, end);
         Ok(())
     }
 }

@@ -18,12 +18,13 @@ const REMEMBERED: usize = 4096;
 pub struct Ledger {
     shipped: Vec<Previous>,
     file: Option<(Journal, Scheme, Lock)>,
+    is_dirty: bool,
 }
 
 impl Ledger {
     /// Remembers nothing beyond this process.
     pub fn in_memory() -> Ledger {
-        Ledger { shipped: Vec::new(), file: None }
+        Ledger { shipped: Vec::new(), file: None, is_dirty: false }
     }
 
     /// Opens the memory in a state directory. Another sender may be using it (exit code 7).
@@ -47,18 +48,32 @@ impl Ledger {
             shipped.drain(..shipped.len() - REMEMBERED);
             journal = Journal::open(state, SEGMENTS, |_| true)?;
         }
-        Ok(Ledger { shipped, file: Some((journal, scheme.clone(), lock)) })
+        Ok(Ledger { shipped, file: Some((journal, scheme.clone(), lock)), is_dirty: false })
     }
 
-    /// A segment was shipped whole.
+    /// A segment was shipped whole. It is on disk after [`Ledger::sync`].
     pub fn remember(&mut self, previous: Previous) -> Result<()> {
-        if self.shipped.contains(&previous) {
+        // Segments come in order: only one that is not later than the last may be known.
+        let is_later = self.shipped.last().is_none_or(|last| last.segment < previous.segment);
+        if !is_later && self.shipped.contains(&previous) {
             return Ok(());
+        }
+        if self.shipped.len() >= 2 * REMEMBERED {
+            self.shipped.drain(..REMEMBERED);
         }
         self.shipped.push(previous);
         let Previous { segment, length, digest } = previous;
         if let Some((journal, scheme, _)) = &mut self.file {
             journal.append(&Closed { segment, length, digest, boundary: None, time: None }.print(scheme))?;
+            self.is_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what is remembered. A line that a power cut takes can cost a proof, never a byte; so one sync may
+    /// serve many segments.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        if let (true, Some((journal, ..))) = (std::mem::take(&mut self.is_dirty), &self.file) {
             journal.sync()?;
         }
         Ok(())

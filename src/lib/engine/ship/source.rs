@@ -123,14 +123,12 @@ struct Buffer {
 impl Source {
     /// A directory, of which only what it holds counts when it is a replica's.
     pub(super) fn new(dir: Dir, scheme: Scheme, options: Options) -> Result<Source> {
-        let replica = site::peek(&dir, None)?.map(|state| site::holding(&state).map(|held| held.map(|_| state)));
-        let replica = replica.transpose()?.flatten();
         let buffer = Buffer { bytes: Vec::new(), at: 0, length: 0, look: LOOK_LEAST };
         let mut source = Source {
             dir,
             scheme,
             options,
-            replica,
+            replica: None,
             cap: None,
             known: BTreeMap::new(),
             open: None,
@@ -147,20 +145,34 @@ impl Source {
         self.open.as_ref().map(|open| open.segment.at(open.sent))
     }
 
+    /// The end of the last byte that was handed out: of the segment before while the open one has none, since nobody
+    /// can acknowledge the beginning of a segment.
+    pub(super) fn last_byte(&self) -> Option<Position> {
+        let before = self.previous.map(|previous| previous.segment.at(previous.length));
+        self.position().filter(|at| at.offset > 0).or(before)
+    }
+
     /// Bytes that lie ahead, as far as file sizes tell.
     pub(super) fn left(&self) -> u64 {
         let Some(open) = &self.open else {
             return 0;
         };
         let size = |file: &File| file.metadata().map_or(0, |meta| meta.len());
-        let later = self.known.range(open.segment..).skip(1).filter_map(|(_, file)| file.as_ref()).map(size);
+        // Those further ahead are not open; asking for the size of each would cost more than it tells.
+        let later =
+            self.known.range(open.segment..).skip(1).take(AHEAD).filter_map(|(_, file)| file.as_ref()).map(size);
         size(&open.file).saturating_sub(open.sent) + later.sum::<u64>()
     }
 
     /// Reads the directory: what is there, what has gone.
     pub(super) fn list(&mut self) -> Result<()> {
+        if self.replica.is_none() {
+            // A receiver may take this directory up while it is shipped on.
+            self.replica = site::peek_receiver(&self.dir)?;
+        }
         if let Some(state) = &self.replica {
-            self.cap = site::holding(state)?.map(|holding| holding.held.position);
+            let nothing = Segment::new(0, 0).at(0);
+            self.cap = Some(site::holding(state)?.map_or(nothing, |holding| holding.held.position));
         }
         let mut found = BTreeMap::new();
         for name in self.dir.names()? {
@@ -490,9 +502,11 @@ impl Source {
         }
         self.probe()?;
         let Some((next, step)) = self.next_segment(segment) else {
-            self.still_there(segment)?;
-            return Ok(false);
+            return self.still_there(segment);
         };
+        if step != Step::Next && self.is_overlooked(segment)? {
+            return Ok(true);
+        }
         // The next one exists, so all of this one has been written: what a look finds now is all.
         if self.look()? {
             return Ok(true);
@@ -509,6 +523,17 @@ impl Source {
             },
         };
         self.close(closure)
+    }
+
+    /// Reading a directory may pass over a file that is made meanwhile though it shows a later one: what a listing shows
+    /// behind a hole counts only when the name in the hole is not there.
+    fn is_overlooked(&mut self, segment: Segment) -> Result<bool> {
+        let next = Segment::new(segment.generation, segment.sequence.saturating_add(1));
+        if next == segment || self.dir.identity(&self.scheme.name(next))?.is_none() {
+            return Ok(false);
+        }
+        self.list()?;
+        Ok(true)
     }
 
     fn next_segment(&self, segment: Segment) -> Option<(Segment, Step)> {
@@ -544,10 +569,20 @@ impl Source {
         }
     }
 
-    /// An idle segment must still be the file of its name, with the beginning it had.
-    fn still_there(&mut self, segment: Segment) -> Result<()> {
-        let Some(open) = self.open.as_mut().filter(|open| open.segment == segment) else {
-            return Ok(());
+    /// An idle segment must still be the file of its name, with the beginning it had. True when it was removed because
+    /// the next one has come.
+    fn still_there(&mut self, segment: Segment) -> Result<bool> {
+        let Some(open) = &self.open else {
+            return Ok(false);
+        };
+        if self.dir.identity(&open.name)?.is_none() {
+            self.list()?;
+            if self.next_segment(segment).is_some() {
+                return Ok(true);
+            }
+        }
+        let Some(open) = self.open.as_mut() else {
+            return Ok(false);
         };
         let shown = self.dir.shown(&open.name);
         match self.dir.identity(&open.name)? {
@@ -567,7 +602,7 @@ impl Source {
             );
         }
         open.head = head.to_vec();
-        Ok(())
+        Ok(false)
     }
 
     fn end_segment(&mut self, ledger: &Ledger) -> Result<Piece<'_>> {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::edge::bell::Bell;
 use crate::rule::stream::back::{Ack, LINE_MAX, Line, Welcome};
 use crate::value::exit::{Code, Failure};
-use crate::value::position::Position;
+use crate::value::position::{Position, Start};
 
 /// The receiver as its lines show it.
 #[derive(Clone, Default)]
@@ -80,9 +80,14 @@ impl Tracker {
         self.0.lock().ack
     }
 
-    /// Whether this much is on stable storage there.
+    /// Whether this much is on stable storage there: acknowledged, or held when it greeted.
     pub(super) fn has_flushed(&self, position: Position) -> bool {
-        self.0.lock().ack.flushed >= Some(position)
+        let heard = self.0.lock();
+        let held = match heard.welcome.as_ref().map(|welcome| welcome.at) {
+            Some(Start::At(mark)) => Some(mark.position),
+            _ => None,
+        };
+        heard.ack.flushed.max(held) >= Some(position)
     }
 
     /// Why no more lines come, once none do.
