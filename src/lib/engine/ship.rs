@@ -275,9 +275,7 @@ impl Parts<'_> {
                 return Ok(Some(welcome));
             }
             if let Some(ended) = tracker.ended() {
-                let is_greeting_late = !ended.said;
-                let result = ended.error();
-                return if is_greeting_late { result.context("the receiver did not greet") } else { result };
+                return ended.error();
             }
             if self.stop.is_asked() {
                 return Ok(None);

@@ -48,10 +48,11 @@ impl Tracker {
                 Ok(None) => break Ended { code: Code::Link, text: "the receiver is gone".into(), said: false },
                 Err((code, text)) => {
                     lost();
-                    break match self.welcome() {
-                        Some(_) => Ended { code: Code::Link, text, said: false },
-                        None => Ended { code, text, said: false },
+                    let text = match self.welcome() {
+                        Some(_) => text,
+                        None => format!("it did not greet: {text}"),
                     };
+                    break Ended { code: if self.welcome().is_some() { Code::Link } else { code }, text, said: false };
                 }
             }
             bell.ring();
