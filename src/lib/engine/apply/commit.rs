@@ -177,10 +177,11 @@ impl Commit {
             let batch = self.wait();
             let ended = batch.ended;
             let news = batch.holding.is_some();
+            let is_due = news || batch.asked;
             let received = batch.received;
             self.make_durable(batch, dir, site)?;
             if let Some(acks) = &mut acks
-                && (news || !ended)
+                && is_due
             {
                 let flushed = self.durable.lock().holding.map(|holding| holding.held.position);
                 let ack = Ack { received, flushed, applied: *self.applied.lock() };
