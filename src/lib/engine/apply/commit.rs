@@ -179,7 +179,7 @@ impl Commit {
             let news = batch.holding.is_some();
             let is_due = news || batch.asked;
             let received = batch.received;
-            self.make_durable(batch, dir, site)?;
+            self.make_durable(&batch, dir, site)?;
             if let Some(acks) = &mut acks
                 && is_due
             {
@@ -207,7 +207,7 @@ impl Commit {
         std::mem::replace(&mut *pending, Pending { received, latest, ended, ..Pending::default() })
     }
 
-    fn make_durable(&self, batch: Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {
+    fn make_durable(&self, batch: &Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {
         let Some(holding) = batch.holding else {
             return Ok(());
         };

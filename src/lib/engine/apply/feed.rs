@@ -120,11 +120,11 @@ impl<'a> Feed<'a> {
                 _ if last || stop.is_asked() => return Ok(()),
                 Pause::Nothing => bell.wait_until(Instant::now() + Duration::from_secs(60)),
                 Pause::Until(when) => bell.wait_until(when),
-                Pause::Gate => self.rest(GATE_RETRY, bell, stop, ending),
+                Pause::Gate => Self::rest(GATE_RETRY, bell, stop, ending),
                 Pause::Failed(error) => {
                     let text = format!("{error:#}; feeding is tried again in {} s, receiving goes on", retry.as_secs());
                     (self.monitor)(Note::Warning(text));
-                    self.rest(retry, bell, stop, ending);
+                    Self::rest(retry, bell, stop, ending);
                     retry = (retry * 2).min(RETRY_MOST);
                 }
             }
@@ -132,7 +132,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Waits for a time, through rings, unless the end comes.
-    fn rest(&self, time: Duration, bell: &Bell, stop: &Stop, ending: &dyn Fn() -> bool) {
+    fn rest(time: Duration, bell: &Bell, stop: &Stop, ending: &dyn Fn() -> bool) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !stop.is_asked() && !ending() {
             bell.wait_until(deadline);
