@@ -433,6 +433,18 @@ fn it_works_as_an_ordinary_user() {
 }
 
 #[test]
+fn state_can_be_kept_elsewhere() {
+    let rig = Rig::new();
+    let elsewhere = format!("--state {}", rig.path("state").display());
+    taken(&rig, &elsewhere, Stream::new().segment(1, b"aaaa").begin(2).data(b"bb").bye());
+    assert!(!rig.replica().join(".repl").exists());
+    assert_eq!(rig.ok("cd replica && b3sum --check ../state/B3SUMS"), "log.1: OK\n");
+    assert_eq!(rig.ok("$APPLY --position --state state replica").trim_end(), bookmark(2, b"bb"));
+    taken(&rig, &elsewhere, Stream::new().begin_after(2, b"bb").data(b"BB").bye());
+    assert_eq!(landed(&rig, "log.2"), b"bbBB");
+}
+
+#[test]
 fn sync_decides_when_and_not_what() {
     for sync in ["each", "batch", "segment"] {
         let rig = Rig::new();

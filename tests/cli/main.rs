@@ -8,6 +8,7 @@ mod craft;
 mod rig;
 
 mod apply;
+mod faults;
 mod feed;
 mod link;
 mod restrict;

@@ -598,6 +598,28 @@ fn what_is_no_file_of_its_own_is_never_opened_as_a_segment() {
 }
 
 #[test]
+fn state_is_never_kept_through_a_link() {
+    for (make, undo) in [
+        ("ln -s ../elsewhere replica/.repl", "rm replica/.repl"),
+        ("touch replica/.repl", "rm replica/.repl"),
+        ("mkdir replica/.repl && ln -s ../../target replica/.repl/position", "rm -r replica/.repl"),
+        ("mkdir replica/.repl && ln -s ../../target replica/.repl/lock", "rm -r replica/.repl"),
+        (
+            "mkdir replica/.repl && ln target replica/.repl/B3SUMS && ln target replica/.repl/history.jsonl",
+            "rm -r replica/.repl",
+        ),
+        ("mkdir replica/.repl && mkfifo replica/.repl/origin", "rm -r replica/.repl"),
+    ] {
+        let rig = Rig::new();
+        rig.ok(&format!("mkdir elsewhere replica && printf target > target && {make}"));
+        apply(&rig, "", &short()).fails(5, "replica/.repl");
+        assert_eq!(rig.ok("cat target; ls elsewhere; ls replica"), "target", "{make}");
+        rig.ok(undo);
+        taken(&rig, "", &short());
+    }
+}
+
+#[test]
 fn a_link_that_prints_or_translates_is_usage() {
     let rig = Rig::new();
     let stream = short();
@@ -637,6 +659,19 @@ fn a_silent_sender_is_given_up() {
         drop(input);
         ran.fails(8, "the sender is silent: no heartbeat came in time");
         assert_eq!(acked(&ran, "flushed").unwrap_or("-".into()), held, "{ran:?}");
+    }
+}
+
+/// The other end of the link, too.
+#[test]
+fn a_silent_receiver_is_given_up() {
+    let rig = Rig::new();
+    rig.write("log.1", "abc");
+    for receiver in ["sleep 1000", "echo welcome v=1 set=- engine=- site=- epoch=0 at=oldest; exec sleep 1000"] {
+        let ran = rig.run(&format!(
+            "$SHIP -S --timeout 300ms --heartbeat 100ms --retry-for 1ms --state st --pattern log.%S --via '{receiver}' master"
+        ));
+        ran.fails(8, "repl-ship: ");
     }
 }
 

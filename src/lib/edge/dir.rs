@@ -89,9 +89,12 @@ impl Dir {
 
     /// A directory in this one.
     pub fn open_subdir(&self, name: &str) -> Result<Dir> {
-        let fd = fs::openat(&self.fd, name, DIR_FLAGS | OFlags::NOFOLLOW, Mode::empty()).map_err(io::Error::from);
         let path = self.path.join(name);
-        Ok(Dir { fd: fd.with_context(|| format!("cannot open {}", shown(&path)))?, path })
+        match fs::openat(&self.fd, name, DIR_FLAGS | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => Ok(Dir { fd, path }),
+            Err(Errno::LOOP | Errno::NOTDIR) => fail(Code::Fenced, format!("{} is not a directory", shown(&path))),
+            Err(error) => Err(io::Error::from(error)).with_context(|| format!("cannot open {}", shown(&path))),
+        }
     }
 
     fn make(&self, name: &OsStr) -> Result<()> {

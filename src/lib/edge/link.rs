@@ -55,7 +55,7 @@ impl<F: AsFd> Read for Inlet<F> {
                 return Ok(0);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             let mut fds = vec![PollFd::new(&self.fd, PollFlags::IN)];
             fds.extend(self.stop.as_ref().map(|stop| PollFd::new(stop, PollFlags::IN)));
             match poll(&mut fds, Some(&left)) {

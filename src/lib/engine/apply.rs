@@ -142,9 +142,9 @@ fn receive(
             None => Ok(()),
         };
         commit.end();
-        let committed = committer.join().unwrap_or_else(|_| fail(Code::Failed, "the commit thread failed"));
+        let durable = committer.join().unwrap_or_else(|_| fail(Code::Failed, "the commit thread failed"));
         // What could not be made durable is the cause of whatever came after it.
-        committed.and(landed).and(fed)
+        durable.and(landed).and(fed)
     })
 }
 

@@ -37,13 +37,13 @@ fn copy_tail(mut source: File, target: &Dir, name: &str, offset: u64) -> Result<
 }
 
 /// Moves later segments, and cuts the first one. Returns where all of it is, for the history.
-pub(super) fn take(dir: &Dir, target: Dir, scheme: &Scheme, from: Position) -> Result<String> {
+pub(super) fn take(dir: &Dir, target: &Dir, scheme: &Scheme, from: Position) -> Result<String> {
     for name in dir.names()? {
         let Some((name, segment)) = name.to_str().and_then(|name| Some((name, scheme.segment(name)?))) else {
             continue;
         };
         if segment > from.segment || (segment == from.segment && from.offset == 0) {
-            dir.rename(name, &target, name)?;
+            dir.rename(name, target, name)?;
         }
     }
     target.sync()?;

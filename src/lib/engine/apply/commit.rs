@@ -186,11 +186,11 @@ impl Commit {
             let batch = self.wait();
             let ended = batch.ended;
             let news = batch.holding.is_some();
-            let asked = batch.asked;
+            let is_due = news || batch.asked;
             let received = batch.received;
-            self.make_durable(batch, dir, site)?;
+            self.make_durable(&batch, dir, site)?;
             if let Some(acks) = &mut acks
-                && (news || asked)
+                && is_due
             {
                 let flushed = self.durable.lock().holding.map(|holding| holding.held.position);
                 let ack = Ack { received, flushed, applied: *self.applied.lock() };
@@ -219,7 +219,7 @@ impl Commit {
         std::mem::replace(&mut *pending, Pending { received, latest, ended, ..Pending::default() })
     }
 
-    fn make_durable(&self, batch: Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {
+    fn make_durable(&self, batch: &Pending, dir: &Dir, site: &Mutex<Site>) -> Result<()> {
         let Some(holding) = batch.holding else {
             return Ok(());
         };

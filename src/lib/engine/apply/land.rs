@@ -577,7 +577,7 @@ impl<'a> Landing<'a> {
             if let Some(back) = &back {
                 site.go_back(back)?;
             }
-            let moved = super::aside::take(self.dir, target, &self.scheme, from)?;
+            let moved = super::aside::take(self.dir, &target, &self.scheme, from)?;
             site.record("set-aside", &format!("{moved}: {why}"), self.reason.as_deref())?;
             moved
         };

@@ -11,7 +11,7 @@ pub enum Mismatch {
     SevenBit,
     /// Line ends were turned (by a terminal or a text mode), or bytes became UTF-8.
     Translated,
-    /// Words, not a stream: a login shell or a wrong command printed them.
+    /// Words, alone or before the stream: a login shell or a wrong command printed them.
     Printed,
     /// One to three bits differ: damaged on the way.
     Damaged,
