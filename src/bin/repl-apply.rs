@@ -172,7 +172,8 @@ fn asked(args: &mut Args, root: &Path) -> Result<PathBuf> {
             .context("no SSH_ORIGINAL_COMMAND and no LOGDIR")
             .or_else(|error| fail(Code::Usage, error.to_string()));
     };
-    let asked = restrict::parse(&line.to_string_lossy(), NAME, root)?;
+    let root = std::path::absolute(root).context("cannot use ROOT")?;
+    let asked = restrict::parse(&line.to_string_lossy(), NAME, &root)?;
     let words = [NAME.to_owned()].into_iter().chain(asked.options).chain(["--".to_owned(), ".".to_owned()]);
     let wire =
         Args::try_parse_from(words).or_else(|error| fail(Code::Usage, format!("refused by --restrict: {error}")))?;

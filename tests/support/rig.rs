@@ -101,6 +101,19 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    /// Root's senders keep their state in `/var/lib/repl` by default, named after the log directory.
+    fn drop(&mut self) {
+        let path = fs::canonicalize(self.root.path()).unwrap();
+        let name = path.to_str().unwrap().trim_matches('/').replace('/', "-");
+        for entry in fs::read_dir("/var/lib/repl").into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|other| other.starts_with(&name)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
 /// Names and contents of all regular files directly in a directory.
 pub fn segments(dir: &Path) -> std::collections::BTreeMap<String, blake3::Hash> {
     let files =

@@ -13,7 +13,7 @@ use crate::value::exit::{Code, Failure};
 /// How much is said.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Talk {
-    /// Tell what is done, on standard error
+    /// Tell what is done
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
@@ -25,7 +25,7 @@ pub struct Talk {
 /// Which log this is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Log {
-    /// Kind of database: bdb, eloquence or plain [default: what the file names show]
+    /// Kind of database: bdb, eloquence or plain [default: as file names or the stream show]
     #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
     pub engine: Option<Engine>,
 
@@ -75,12 +75,32 @@ pub fn default_state(set: &str, log: &std::path::Path) -> Option<PathBuf> {
     Some(base.join(set_name(set, log)))
 }
 
-/// A file name for a set: its name with `/` and a leading dot replaced, else the log directory's path joined by dashes.
+/// A file name for a set: its name, or the log directory's path joined by dashes. Where that could mean two things, a
+/// digest makes it one, so that two sets never share a directory.
 fn set_name(set: &str, log: &std::path::Path) -> String {
     let path = std::fs::canonicalize(log).unwrap_or_else(|_| log.to_owned());
     let text = if set.is_empty() { path.to_string_lossy().into_owned() } else { set.to_owned() };
-    let name = text.trim_matches('/').replace('/', "-");
-    let name = name.strip_prefix('.').map(|rest| format!("_{rest}")).unwrap_or(name);
-    // Long paths end in a digest, so that two of them never share a directory.
-    if name.len() > 200 { format!("set-{}", crate::value::digest::Digest::of(text.as_bytes())) } else { name }
+    let parts = text.trim_matches('/');
+    let is_exact = parts.len() <= 200 && !parts.starts_with('.') && !(parts.contains('/') && parts.contains('-'));
+    if is_exact {
+        return parts.replace('/', "-");
+    }
+    let short: String = parts.trim_start_matches('.').chars().take(40).collect();
+    format!("{}-{}", short.replace('/', "-"), crate::value::digest::Digest::of(text.as_bytes()).proof())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sets_never_share_a_state_directory() {
+        let name = |set: &str| set_name(set, std::path::Path::new("/"));
+        assert_eq!(name("orders"), "orders");
+        assert_eq!(name("north-sea"), "north-sea");
+        let paths = ["/a/b-c", "/a-b/c", "/a/b/c", ".a", "a"];
+        let names: std::collections::BTreeSet<_> = paths.iter().map(|path| name(path)).collect();
+        assert_eq!(names.len(), paths.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.starts_with('.') && !name.contains('/')), "{names:?}");
+    }
 }

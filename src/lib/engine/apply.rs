@@ -7,7 +7,7 @@ mod aside;
 mod commit;
 pub mod feed;
 mod frames;
-pub(in crate::engine) mod land;
+mod land;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

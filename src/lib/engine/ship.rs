@@ -250,8 +250,29 @@ impl Parts<'_> {
             None => return Ok(()),
         };
         let lost = tracker.clone();
-        self.ship(out, Box::new(move || lost.ended().is_some()), Some(&tracker), start)
-            .or_else(|error| Self::said(&tracker, error))
+        let shipped = self.ship(out, Box::new(move || lost.ended().is_some()), Some(&tracker), start);
+        self.part(&tracker, shipped.is_ok() && self.options.ack != Ack::None);
+        match tracker.ended().filter(|ended| ended.said) {
+            Some(ended) => shipped.and_then(|()| ended.clone().error()).or_else(|error| Self::said(&tracker, error)),
+            None => shipped,
+        }
+    }
+
+    /// Waits for the receiver's last word. One that has been told good-bye may still be feeding its database; it shows
+    /// that it lives, and its silence ends the waiting. A broken link's last word comes at once, if it comes.
+    fn part(&self, tracker: &Tracker, is_orderly: bool) {
+        let began = Instant::now();
+        while tracker.ended().is_none() {
+            let patience = match (is_orderly, self.stop.is_asked()) {
+                (true, false) => Duration::MAX,
+                (true, true) => PARTING,
+                (false, _) => SIGN_OF_LIFE,
+            };
+            if began.elapsed() >= patience {
+                return;
+            }
+            self.wait_alive(Instant::now() + SIGN_OF_LIFE);
+        }
     }
 
     /// Prefers what the receiver said over the broken pipe that followed from it, and our own verdict over what the
@@ -344,9 +365,12 @@ impl Parts<'_> {
                     let lost = tracker.clone();
                     self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
                 }
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
+                greeting => {
+                    drop(input);
+                    greeting.map(|_| ())
+                }
             };
+            self.part(&tracker, shipped.is_ok());
             let status = peer.finish(if shipped.is_ok() { PARTING } else { Duration::from_secs(5) });
             (shipped, status)
         });

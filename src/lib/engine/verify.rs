@@ -5,10 +5,8 @@
 //! the segment that is being written counts as far as its records are whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::num::NonZero;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,8 +17,9 @@ use super::ship::scheme_of;
 use super::site::{self, Closed, Holding};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
-use crate::rule::scheme::{Closure, HEAD, Mark, Scanner, Scheme, Step};
-use crate::value::digest::{Digest, Running};
+use crate::edge::read::prefix_with;
+use crate::rule::scheme::{Closure, HEAD, Mark, Scheme, Step};
+use crate::value::digest::Digest;
 use crate::value::exit::Code;
 use crate::value::position::{Position, Segment};
 
@@ -221,7 +220,8 @@ fn read_segment(
     let limit = open.map_or(u64::MAX, |holding| holding.held.position.offset);
     let mut scanner = scheme.scanner(None);
     scanner.written(clock::written(&file.metadata()?));
-    let running = scan(&file, &mut scanner, limit).with_context(|| format!("cannot read {}", dir.shown(&name)))?;
+    let running = prefix_with(&file, limit, |bytes| scanner.take(bytes))
+        .with_context(|| format!("cannot read {}", dir.shown(&name)))?;
     let mut findings = Vec::new();
     let mut corrupt = |offset, text| findings.push(Finding { kind: Kind::Corrupt, segment, offset, text });
     match (expected.closed.get(&segment), open) {
@@ -274,23 +274,4 @@ fn head(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, HEAD as u64), &mut head)?;
     Ok(Some(head))
-}
-
-/// Hashes and scans a file up to a limit.
-fn scan(file: &File, scanner: &mut Scanner, limit: u64) -> io::Result<Running> {
-    let mut running = Running::new();
-    let mut buffer = vec![0; 1 << 18];
-    while running.length() < limit {
-        let want = (limit - running.length()).min(buffer.len() as u64) as usize;
-        match file.read_at(&mut buffer[..want], running.length()) {
-            Ok(0) => break,
-            Ok(count) => {
-                running.update(&buffer[..count]);
-                scanner.take(&buffer[..count]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(running)
 }

@@ -4,9 +4,10 @@
 //! they are compared as they arrive again. A byte that is there and differs is a divergence, unless it lies beyond what is
 //! held and is zero, which is how a file system or an engine leaves space that was never written.
 
+mod bytes;
+mod diverge;
+
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,8 @@ use parking_lot::Mutex;
 
 use super::commit::Commit;
 use crate::edge::dir::Dir;
-use crate::engine::note::{Monitor, Note};
+use crate::edge::read::prefix;
+use crate::engine::note::Monitor;
 use crate::engine::site::{self, Closed, Holding, Site};
 use crate::rule::scheme::{Scheme, Step};
 use crate::rule::stream::message::Begin;
@@ -241,161 +243,6 @@ impl<'a> Landing<'a> {
         Ok(())
     }
 
-    /// Lands bytes.
-    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.expect(offset, bytes.len() as u64)?;
-        let mut rest = bytes;
-        while let Some(same) = self.put(rest)? {
-            let at = self.advance_by(same)?;
-            rest = &rest[same..];
-            self.diverged_at(at, rest[0])?;
-        }
-        self.advanced(None)
-    }
-
-    /// Lands zero bytes without writing them.
-    pub(super) fn hole(&mut self, offset: u64, length: u64) -> Result<()> {
-        self.expect(offset, length)?;
-        while let Some(at) = self.first_nonzero(length)?.or_else(|| self.closed_within(length)) {
-            self.diverged_at(at, 0)?;
-        }
-        let Some(current) = &mut self.current else {
-            return out_of_segment();
-        };
-        let end = offset + length;
-        self.compared += length.min(current.length.saturating_sub(offset));
-        if let Some(file) = &current.file
-            && current.length < end
-        {
-            file.set_len(end).with_context(|| format!("cannot extend segment {}", current.segment))?;
-            current.length = end;
-        }
-        current.running.zeros(length);
-        current.offset = end;
-        self.advanced(None)
-    }
-
-    /// Checks that bytes continue the segment.
-    fn expect(&self, offset: u64, length: u64) -> Result<()> {
-        let Some(current) = &self.current else {
-            return out_of_segment();
-        };
-        let at = current.segment.at(current.offset);
-        if offset > current.offset {
-            return fail(Code::Gap, format!("gap: the stream goes on at {offset} after {at}"));
-        }
-        if offset < current.offset {
-            return fail(Code::Corrupt, format!("the stream goes back to {offset} after {at}"));
-        }
-        if self.segment_size > 0 && offset + length > self.segment_size {
-            return fail(
-                Code::Corrupt,
-                format!("{length} bytes at {at} are beyond the segment size {}", self.segment_size),
-            );
-        }
-        Ok(())
-    }
-
-    /// Up to which offset of the current segment our bytes are held, so that none of them may differ.
-    fn held_end(&self, segment: Segment) -> u64 {
-        match self.held.map(|holding| holding.held) {
-            Some(held) if held.position.segment > segment || (held.position.segment == segment && held.closed) => {
-                u64::MAX
-            }
-            Some(held) if held.position.segment == segment => held.position.offset,
-            _ => 0,
-        }
-    }
-
-    /// Whether the stream is in a segment that is closed and kept here: nothing is ever added to it or cut from it.
-    fn is_in_closed(&self) -> bool {
-        self.current.as_ref().is_some_and(|Current { segment, file, .. }| {
-            let is_kept = file.is_some() && self.start.is_none_or(|start| *segment >= start.segment);
-            is_kept && self.held_end(*segment) == u64::MAX
-        })
-    }
-
-    /// Where a closed segment of ours ends, if that is within the next `length` bytes.
-    fn closed_within(&self, length: u64) -> Option<Position> {
-        let Current { segment, offset, length: end, .. } = self.current.as_ref()?;
-        (self.is_in_closed() && offset + length > *end).then(|| segment.at((*offset).max(*end)))
-    }
-
-    /// Writes what is new of `bytes` at the current offset; `Some(n)` when byte `n` is there and differs, and then
-    /// nothing was written. Otherwise the offset has moved behind them.
-    fn put(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
-        let Some(segment) = self.current.as_ref().map(|current| current.segment) else {
-            return out_of_segment();
-        };
-        let held_end = self.held_end(segment);
-        let closed = self.closed_within(bytes.len() as u64);
-        let Some(current) = &mut self.current else {
-            return out_of_segment();
-        };
-        if let Some(file) = &current.file {
-            let mut fresh = 0;
-            if current.length > current.offset {
-                let have = (current.length - current.offset).min(bytes.len() as u64) as usize;
-                self.scratch.resize(have, 0);
-                read_exact(file, &mut self.scratch, current.offset)
-                    .with_context(|| format!("cannot read segment {segment}"))?;
-                fresh = have;
-                if let Some(first) = first_difference(&self.scratch, &bytes[..have]) {
-                    let blank_from = held_end.saturating_sub(current.offset).min(have as u64) as usize;
-                    let really = (first..have)
-                        .find(|at| self.scratch[*at] != bytes[*at] && (*at < blank_from || self.scratch[*at] != 0));
-                    if really.is_some() {
-                        return Ok(really);
-                    }
-                    fresh = first;
-                }
-                self.compared += fresh as u64;
-            }
-            if let Some(closed) = closed {
-                return Ok(Some((closed.offset - current.offset) as usize));
-            }
-            if fresh < bytes.len() {
-                write(file, &bytes[fresh..], current.offset + fresh as u64, current.length)
-                    .with_context(|| format!("cannot append to segment {segment} ({})", self.scheme.name(segment)))?;
-            }
-        }
-        current.running.update(bytes);
-        current.offset += bytes.len() as u64;
-        current.length = current.length.max(current.offset);
-        Ok(None)
-    }
-
-    /// Counts bytes that are there and equal, up to one that differs; returns the place of that one.
-    fn advance_by(&mut self, same: usize) -> Result<Position> {
-        let Some(current) = &mut self.current else {
-            return out_of_segment();
-        };
-        if let Some(file) = &current.file {
-            self.scratch.truncate(same);
-            read_exact(file, &mut self.scratch, current.offset).context("cannot read back")?;
-            current.running.update(&self.scratch);
-        }
-        current.offset += same as u64;
-        Ok(current.segment.at(current.offset))
-    }
-
-    /// The first byte of ours that is not zero in the next `length` bytes, with all before it counted.
-    fn first_nonzero(&mut self, length: u64) -> Result<Option<Position>> {
-        let Some(Current { segment, file: Some(file), offset, length: end, .. }) = &self.current else {
-            return Ok(None);
-        };
-        let (mut at, stop) = (*offset, (*offset + length).min(*end));
-        while at < stop {
-            self.scratch.resize((stop - at).min(1 << 18) as usize, 0);
-            read_exact(file, &mut self.scratch, at).with_context(|| format!("cannot read segment {segment}"))?;
-            if let Some(first) = self.scratch.iter().position(|byte| *byte != 0) {
-                return Ok(Some(segment.at(at + first as u64)));
-            }
-            at += self.scratch.len() as u64;
-        }
-        Ok(None)
-    }
-
     /// All up to here is whole transactions.
     pub(super) fn mark(&mut self, offset: u64, time: Option<Time>, digest: Digest) -> Result<()> {
         self.prove(offset, digest)?;
@@ -477,26 +324,6 @@ impl<'a> Landing<'a> {
         Ok(())
     }
 
-    /// A segment's file may be longer than the segment: zeros are cut away, anything else is a divergence.
-    fn cut_tail(&mut self, segment: Segment, length: u64) -> Result<()> {
-        let Some(current) = &self.current else {
-            return out_of_segment();
-        };
-        let Some(file) = current.file.clone().filter(|_| current.length > length) else {
-            return Ok(());
-        };
-        let excess = current.length - length;
-        let differing = if self.is_in_closed() { Some(segment.at(length)) } else { self.first_nonzero(excess)? };
-        if let Some(at) = differing {
-            self.diverged(at, &format!("segment {segment} ends at {length} at the master and goes on here"))?;
-        }
-        file.set_len(length).with_context(|| format!("cannot cut segment {segment}"))?;
-        if let Some(current) = &mut self.current {
-            current.length = length;
-        }
-        Ok(())
-    }
-
     /// A segment that came again whole must be the one in the manifest.
     fn compare_manifest(&self, segment: Segment, digest: Digest) -> Result<()> {
         let name = self.scheme.name(segment);
@@ -519,119 +346,6 @@ impl<'a> Landing<'a> {
             self.ahead(end)?;
         }
         Ok(())
-    }
-
-    fn ahead(&mut self, end: Position) -> Result<()> {
-        let held = self.held.map_or(end, |holding| holding.held.position);
-        self.diverged(end, &format!("ahead: this replica holds {held}, the master ends at {end} (it lost its tail?)"))
-    }
-
-    /// A byte of ours is not the master's, or our segment has ended before it.
-    fn diverged_at(&mut self, at: Position, byte: u8) -> Result<()> {
-        let Some(current) = &self.current else {
-            return out_of_segment();
-        };
-        // Up to here all is equal; what was skipped to find the byte are zeros.
-        let mut ours = current.running.clone();
-        ours.zeros(at.offset.saturating_sub(current.offset));
-        let mut theirs = ours.clone();
-        theirs.update(&[byte]);
-        let mut own = [0];
-        if let Some(file) = current.file.as_ref().filter(|_| at.offset < current.length) {
-            read_exact(file, &mut own, at.offset).context("cannot read back")?;
-            ours.update(&own);
-        }
-        let (behind, ended) = (at.segment.at(at.offset + 1), at.segment.at(ours.length()));
-        let (ours, theirs) = (ours.digest(), theirs.digest());
-        self.diverged(
-            at,
-            &format!(
-                "the byte at {at} differs: up to {behind} the master's digest is {theirs}, ours up to {ended} is {ours}"
-            ),
-        )
-    }
-
-    /// Our bytes from here on are not the master's: refuses the stream, or moves them away.
-    fn diverged(&mut self, from: Position, why: &str) -> Result<()> {
-        if self.differing == Differing::Refused {
-            let why = if why.starts_with("ahead") { why.to_owned() } else { format!("diverged: {why}") };
-            return Err(Failure::new(Code::Diverged, why)
-                .hint(
-                    "look at both; then repl-apply --set-aside keeps this side's tail under .repl/set-aside, or resync",
-                )
-                .into());
-        }
-        self.set_aside(from, why)
-    }
-
-    fn set_aside(&mut self, from: Position, why: &str) -> Result<()> {
-        self.finish();
-        self.commit.settle();
-        if self.commit.is_failed() {
-            return fail(Code::Failed, "what was received could not be made durable");
-        }
-        let back = self.back_to(from)?;
-        let moved = {
-            let mut site = self.site.lock();
-            let target = super::aside::prepare(self.dir, site.dir(), &self.scheme, from)?;
-            if let Some(back) = &back {
-                site.go_back(back)?;
-            }
-            let moved = super::aside::take(self.dir, &target, &self.scheme, from)?;
-            site.record("set-aside", &format!("{moved}: {why}"), self.reason.as_deref())?;
-            moved
-        };
-        (self.monitor)(Note::Warning(format!("{why}: our bytes from {from} on are now in {moved}")));
-        if let Some(fed) = self.commit.go_back(back, |at| site::set_applied(self.site.lock().dir(), at))? {
-            let text = format!("the database was fed up to {fed}: it has what the master has not; resync it");
-            (self.monitor)(Note::Warning(text));
-        }
-        // The sender waits to hear whether it may go on.
-        self.commit.ask();
-        self.held = back;
-        // A sender that was told of more waits to hear where we stand now.
-        self.commit.ask();
-        if let Some(current) = &mut self.current
-            && current.segment == from.segment
-        {
-            current.length = from.offset;
-            if from.offset == 0 {
-                // The file that was open here has been moved away.
-                current.file = Some(Arc::new(self.dir.create_new(&self.scheme.name(from.segment))?));
-                current.entry = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// What is still held when everything from here on is taken away; `None` for nothing that a position can say.
-    fn back_to(&self, from: Position) -> Result<Option<Holding>> {
-        let is_beyond = |held: Held| held.position > from || (held.position == from && held.closed);
-        let Some(holding) = self.held.filter(|holding| is_beyond(holding.held)) else {
-            return Ok(self.held);
-        };
-        let boundary = holding.boundary.filter(|(mark, _)| *mark <= from);
-        if from.offset > 0 || self.start.is_some_and(|start| start.segment >= from.segment) {
-            let name = self.scheme.name(from.segment);
-            let digest = match self.dir.open_read(&name)? {
-                Some(file) => prefix(&file, from.offset)?.digest(),
-                None => Digest::of(b""),
-            };
-            return Ok(Some(Holding { held: Held { position: from, digest, closed: false }, boundary }));
-        }
-        // The whole segment goes: what is held ends with the one before.
-        let mut last = None;
-        site::closed_segments(self.site.lock().dir(), |closed| {
-            if closed.segment < from.segment {
-                last = Some(closed);
-            }
-            Ok(())
-        })?;
-        let Some(last) = last else {
-            return fail(Code::Corrupt, format!("no closed segment before {from} is recorded"));
-        };
-        let held = Held { position: last.segment.at(last.length), digest: last.digest, closed: true };
-        Ok(Some(Holding { held, boundary }))
     }
 
     /// Tells the commit thread, when the stream has come beyond what was held.
@@ -674,42 +388,4 @@ impl<'a> Landing<'a> {
 
 fn out_of_segment<T>() -> Result<T> {
     fail(Code::Corrupt, "the stream has log bytes before any segment begins")
-}
-
-/// Index of the first byte that differs.
-fn first_difference(ours: &[u8], theirs: &[u8]) -> Option<usize> {
-    if ours == theirs {
-        return None;
-    }
-    ours.iter().zip(theirs).position(|(one, other)| one != other)
-}
-
-/// Hashes up to `length` bytes from the beginning of a file.
-pub(in crate::engine) fn prefix(file: &File, length: u64) -> io::Result<Running> {
-    let mut running = Running::new();
-    let mut buffer = vec![0; (1 << 18).min(length as usize)];
-    while running.length() < length {
-        let want = (length - running.length()).min(buffer.len() as u64) as usize;
-        match file.read_at(&mut buffer[..want], running.length()) {
-            Ok(0) => break,
-            Ok(count) => running.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(running)
-}
-
-fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    file.read_exact_at(buffer, offset)
-}
-
-/// Writes all bytes or leaves the file as long as it was: at rest there is no part of a frame.
-fn write(file: &File, bytes: &[u8], offset: u64, length: u64) -> io::Result<()> {
-    let written = file.write_all_at(bytes, offset);
-    if written.is_err() {
-        // Shortening needs no space; if even that fails, the next start compares these bytes like any others.
-        let _ = file.set_len(length);
-    }
-    written
 }

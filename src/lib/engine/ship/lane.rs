@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::ledger::Ledger;
 use super::outlet::Outlet;
-use super::source::{Located, Piece, Source};
+use super::source::locate::Located;
+use super::source::{Piece, Source};
 use super::tracker::Tracker;
 use super::{Ack, Options};
 use crate::edge::bell::Bell;

@@ -6,24 +6,26 @@
 //! last bytes may have been written between the two. Segments that lie ahead are opened as soon as they are seen, so
 //! that an engine which removes its logs cannot take away what we have not read yet.
 
+pub(super) mod locate;
+mod reading;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::SeekFrom;
 
+use self::reading::{Buffer, LOOK_LEAST, LOOK_MOST, Open, next_data, safe_extent};
 use super::ledger::Ledger;
 use crate::edge::clock;
 use crate::edge::dir::Dir;
-use crate::engine::apply::land::prefix;
+use crate::edge::read::read_at;
 use crate::engine::site;
-use crate::rule::scheme::{Closure, HEAD, Mark, Scanner, Scheme, Step};
-use crate::rule::stream::message::{Begin, HOLE_MAX, Previous};
-use crate::value::digest::{Digest, Running};
+use crate::rule::scheme::{Closure, HEAD, Mark, Scheme, Step};
+use crate::rule::stream::message::{Begin, Previous};
+use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::position::{Bookmark, Position, Segment, Start};
+use crate::value::position::{Position, Segment};
 use crate::value::time::{Time, Until};
 
 /// What to read, and how far.
@@ -60,24 +62,8 @@ pub(super) enum Piece<'a> {
     Done,
 }
 
-/// Where a stream can begin.
-#[derive(Debug)]
-pub(super) enum Located {
-    /// Here; the receiver's proof was right.
-    Here(Begin),
-    /// Here our log is not what the receiver says it holds: why.
-    Differs(Begin, String),
-}
-
-/// Called with the log's end while much is read.
-type Tick<'a> = &'a mut dyn FnMut(Position) -> Result<()>;
-
 /// Files that are opened ahead of the one being read.
 const AHEAD: usize = 64;
-/// First and largest read of a look. A segment that is being written has little news, often.
-const LOOK_LEAST: usize = 1 << 14;
-const LOOK_MOST: usize = 1 << 18;
-
 /// A log directory being read.
 pub(super) struct Source {
     dir: Dir,
@@ -91,33 +77,6 @@ pub(super) struct Source {
     previous: Option<Previous>,
     end: Option<Position>,
     buffer: Buffer,
-}
-
-/// The segment being read.
-struct Open {
-    segment: Segment,
-    name: String,
-    file: File,
-    identity: (u64, u64),
-    head: Vec<u8>,
-    scanner: Scanner,
-    /// Next byte to hand out, and the digest of those before it.
-    sent: u64,
-    running: Running,
-    marked: u64,
-    /// Bytes that are known to be on disk.
-    synced: u64,
-    sparse: bool,
-    /// The final length, once it is finished.
-    closed: Option<u64>,
-}
-
-/// Bytes of the open segment that were read last.
-struct Buffer {
-    bytes: Vec<u8>,
-    at: u64,
-    length: usize,
-    look: usize,
 }
 
 impl Source {
@@ -234,127 +193,6 @@ impl Source {
         Ok(self.end)
     }
 
-    /// Opens the log where a receiver stands. `None` while there is no log at all. `tick` is called with the log's end
-    /// every now and then while much is read.
-    pub(super) fn locate(&mut self, start: Start, ledger: &Ledger, tick: Tick<'_>) -> Result<Option<Located>> {
-        let Some(end) = self.end()? else {
-            return Ok(None);
-        };
-        let (Some((&oldest, _)), Some((&newest, _))) = (self.known.first_key_value(), self.known.last_key_value())
-        else {
-            return Ok(None);
-        };
-        let mark = match start {
-            Start::Oldest => return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
-            Start::Latest => return self.enter(newest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
-            // The one segment that is to be shipped is sent whole, and the receiver judges: it may have it already, or
-            // hold the one before it.
-            Start::At(mark) if self.options.only.is_some_and(|only| only != mark.position.segment) => {
-                return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
-            }
-            Start::At(mark) => mark,
-        };
-        let at = mark.position;
-        if self.known.contains_key(&at.segment) {
-            return self.locate_in(mark, ledger, tick).map(Some);
-        }
-        if at > end {
-            let begin = self.enter(newest, end.offset, ledger, tick)?;
-            return Ok(Some(Located::Differs(begin, format!("ahead: {at} lies beyond the end of this log, {end}"))));
-        }
-        if at.segment < oldest && self.scheme.step(at.segment, oldest) != Step::Gap && ledger.proves(mark) {
-            return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
-        }
-        Err(gap(format!("gap: segment {} is needed and no longer here; the oldest is {oldest}", at.segment)))
-    }
-
-    fn locate_in(&mut self, mark: Bookmark, ledger: &Ledger, tick: Tick<'_>) -> Result<Located> {
-        let at = mark.position;
-        let begin = self.enter(at.segment, at.offset, ledger, tick)?;
-        if begin.position < at {
-            let why = format!("ahead: {at} lies beyond the end of this log, {}", begin.position);
-            return Ok(Located::Differs(begin, why));
-        }
-        match mark.proof {
-            Some(proof) if proof != begin.digest.proof() => {
-                let ours = begin.digest.proof();
-                let why = format!("diverged: up to {at} the receiver's proof is {proof}, this log's is {ours}");
-                Ok(Located::Differs(begin, why))
-            }
-            _ => Ok(Located::Here(begin)),
-        }
-    }
-
-    /// Takes up a segment at an offset, or at its end when that comes before.
-    fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
-        let name = self.scheme.name(segment);
-        let file = match self.known.get_mut(&segment).and_then(Option::take) {
-            Some(file) => Some(file),
-            None => self.dir.open_read(&name)?,
-        };
-        let Some(file) = file else {
-            return Err(gap(format!("gap: {} vanished before it was shipped", self.dir.shown(&name))));
-        };
-        let meta = file.metadata()?;
-        let until = match self.options.until {
-            Some(Until::Time(time)) => Some(time),
-            _ => None,
-        };
-        let mut open = Open {
-            segment,
-            name,
-            identity: (meta.dev(), meta.ino()),
-            head: Vec::new(),
-            scanner: self.scheme.scanner(until),
-            sent: 0,
-            running: Running::new(),
-            marked: 0,
-            synced: 0,
-            sparse: meta.blocks() * 512 < meta.len(),
-            closed: None,
-            file,
-        };
-        let end = self.end.unwrap_or(segment.at(0));
-        open.skip_to(offset, &mut self.buffer, &mut || tick(end))
-            .with_context(|| format!("cannot read {}", self.dir.shown(&open.name)))?;
-        self.open = Some(open);
-        self.open_ahead()?;
-        // Bytes beyond the safe extent count only in a segment that is finished.
-        let safe = self.open.as_ref().map_or(0, |open| open.scanner.safe());
-        if offset > safe {
-            self.finish_segment()?;
-        }
-        let Some(open) = &mut self.open else {
-            return fail(Code::Failed, "no segment is open");
-        };
-        let limit = open.closed.unwrap_or(open.scanner.safe());
-        let limit = self.cap.filter(|cap| cap.segment == segment).map_or(limit, |cap| cap.offset.min(limit));
-        if open.sent > limit {
-            open.sent = limit;
-            open.running = prefix(&open.file, limit)?;
-        }
-        let position = segment.at(open.sent);
-        let digest = open.running.digest();
-        let previous = if position.offset == 0 { self.predecessor(segment, ledger)? } else { None };
-        let end = self.end.unwrap_or(position).max(position);
-        Ok(Begin { position, end, digest, previous })
-    }
-
-    /// What is known of the closed segment before one: shipped in this stream, shipped earlier, or still there.
-    fn predecessor(&self, segment: Segment, ledger: &Ledger) -> Result<Option<Previous>> {
-        let fits = |previous: &Previous| self.scheme.step(previous.segment, segment) != Step::Gap;
-        if let Some(previous) = self.previous.filter(fits).or_else(|| ledger.last_before(segment).filter(fits)) {
-            return Ok(Some(previous));
-        }
-        let before = Segment::new(segment.generation, segment.sequence.saturating_sub(1));
-        let file = self.dir.open_read(&self.scheme.name(before))?;
-        let Some(file) = file.filter(|_| before != segment) else {
-            return Ok(None);
-        };
-        let running = prefix(&file, file.metadata()?.len())?;
-        Ok(Some(Previous { segment: before, length: running.length(), digest: running.digest() }))
-    }
-
     /// The next piece.
     pub(super) fn next(&mut self, ledger: &Ledger) -> Result<Piece<'_>> {
         loop {
@@ -427,14 +265,8 @@ impl Source {
         };
         let shown = || format!("cannot read {}", dir.shown(&open.name));
         let offset = open.sent;
-        if open.sparse
-            && let Some(data) = next_data(&open.file, offset, stop)
-        {
-            let length = (data - offset).min(HOLE_MAX);
-            open.running.zeros(length);
-            open.sent += length;
-            return Ok(Piece::Hole { offset, length });
-        }
+        let hole = if open.sparse { next_data(&open.file, offset, stop) } else { None };
+        let stop = hole.unwrap_or(stop);
         let want = (stop - offset).min(options.piece as u64) as usize;
         let from = buffer.hold(&open.file, offset, want).with_context(shown)?;
         let bytes = buffer.bytes.get(from..from + want).unwrap_or_default();
@@ -448,6 +280,10 @@ impl Source {
         }
         open.running.update(bytes);
         open.sent += want as u64;
+        // File systems have been wrong about holes; the bytes that were read are not.
+        if hole.is_some() && bytes.iter().all(|byte| *byte == 0) {
+            return Ok(Piece::Hole { offset, length: want as u64 });
+        }
         Ok(Piece::Data { offset, bytes })
     }
 
@@ -461,7 +297,6 @@ impl Source {
             let (name, size, sent) = (dir.shown(&open.name), meta.len(), open.sent);
             return fail(Code::Corrupt, format!("{name} shrank to {size} bytes, {sent} were shipped"));
         }
-        open.scanner.written(clock::written(&meta));
         open.sparse = meta.blocks() * 512 < meta.len();
         let before = (open.scanner.safe(), open.scanner.boundary());
         open.scanner.rewind();
@@ -472,6 +307,8 @@ impl Source {
             if bytes.is_empty() {
                 break;
             }
+            // Asked after the read: none of these bytes was written later than that.
+            open.scanner.written(clock::written(&open.file.metadata()?));
             open.scanner.take(bytes);
             // As soon as there is something to hand out; but a record longer than the buffer needs more than one read.
             if open.scanner.safe() > before.0 || !open.scanner.is_hungry() {
@@ -498,7 +335,8 @@ impl Source {
             return Ok(false);
         };
         if self.options.only == Some(segment) {
-            return self.close(Closure::Closed);
+            let closure = self.closure_of_one(segment)?;
+            return self.close(closure);
         }
         self.probe()?;
         let Some((next, step)) = self.next_segment(segment) else {
@@ -536,6 +374,19 @@ impl Source {
         Ok(true)
     }
 
+    /// The one segment that is to be shipped is finished by its owner's word, but not when the one after it knows better.
+    fn closure_of_one(&self, segment: Segment) -> Result<Closure> {
+        let next = Segment::new(segment.generation, segment.sequence.saturating_add(1));
+        let file = self.dir.open_read(&self.scheme.name(next))?;
+        let (Some(file), Some(open)) = (file.filter(|_| next != segment), &self.open) else {
+            return Ok(Closure::Closed);
+        };
+        Ok(match open.scanner.closure(&head(&file)?) {
+            Closure::Open => Closure::Closed,
+            judged => judged,
+        })
+    }
+
     fn next_segment(&self, segment: Segment) -> Option<(Segment, Step)> {
         let (next, _) = self.known.range(segment..).find(|(other, _)| **other > segment)?;
         Some((*next, self.scheme.step(segment, *next)))
@@ -546,10 +397,7 @@ impl Source {
         let Some(Some(file)) = self.known.get(&segment) else {
             return Ok(None);
         };
-        let mut head = vec![0; HEAD];
-        let count = read_at(file, &mut head, 0)?;
-        head.truncate(count);
-        Ok(Some(head))
+        head(file).map(Some)
     }
 
     fn close(&mut self, closure: Closure) -> Result<bool> {
@@ -629,90 +477,12 @@ impl Source {
     }
 }
 
-impl Open {
-    /// Reads, checks and hashes what lies before an offset, or before the end of the file when that comes first.
-    fn skip_to(&mut self, offset: u64, buffer: &mut Buffer, tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        self.scanner.written(clock::written(&self.file.metadata()?));
-        while self.sent < offset {
-            tick()?;
-            let want = (offset - self.sent).min(LOOK_MOST as u64) as usize;
-            let bytes = buffer.read(&self.file, self.sent, want)?;
-            if bytes.is_empty() {
-                break;
-            }
-            self.scanner.take(bytes);
-            self.running.update(bytes);
-            self.sent += bytes.len() as u64;
-        }
-        self.marked = self.scanner.boundary().map_or(0, |mark| mark.offset);
-        Ok(())
-    }
-}
-
-impl Buffer {
-    /// Reads up to `want` bytes at an offset.
-    fn read(&mut self, file: &File, offset: u64, want: usize) -> io::Result<&[u8]> {
-        if self.bytes.len() < want {
-            self.bytes.resize(want, 0);
-        }
-        self.length = 0;
-        self.length = read_at(file, &mut self.bytes[..want], offset)?;
-        self.at = offset;
-        Ok(&self.bytes[..self.length])
-    }
-
-    /// Makes sure that `want` bytes at an offset are in the buffer, as they were when they were checked if they still
-    /// are; returns where they begin. Fewer are there when the file is shorter.
-    fn hold(&mut self, file: &File, offset: u64, want: usize) -> io::Result<usize> {
-        if offset >= self.at && offset + want as u64 <= self.at + self.length as u64 {
-            return Ok((offset - self.at) as usize);
-        }
-        if self.read(file, offset, want)?.len() < want {
-            self.bytes.truncate(self.length);
-        }
-        Ok(0)
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match file.read_at(&mut buffer[count..], offset + count as u64) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
-}
-
-/// How far a whole file is complete, checked records.
-fn safe_extent(file: &File, mut scanner: Scanner) -> io::Result<u64> {
-    if let Scanner::Raw(_) = scanner {
-        return Ok(file.metadata()?.len());
-    }
-    let mut buffer = vec![0; LOOK_MOST];
-    while scanner.is_hungry() {
-        match read_at(file, &mut buffer, scanner.at())? {
-            0 => break,
-            count => scanner.take(&buffer[..count]),
-        }
-    }
-    Ok(scanner.safe())
-}
-
-/// The end of a hole that begins at an offset and is worth a frame of its own; `None` when data is there.
-fn next_data(file: &File, offset: u64, stop: u64) -> Option<u64> {
-    const WORTH: u64 = 4096;
-    let data = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        Ok(data) => data.min(stop),
-        Err(rustix::io::Errno::NXIO) => stop,
-        // The file system cannot tell.
-        Err(_) => return None,
-    };
-    (data >= offset + WORTH).then_some(data)
+/// The beginning of a file, up to [`HEAD`] bytes.
+fn head(file: &File) -> Result<Vec<u8>> {
+    let mut head = vec![0; HEAD];
+    let count = read_at(file, &mut head, 0)?;
+    head.truncate(count);
+    Ok(head)
 }
 
 fn gap(text: String) -> anyhow::Error {

@@ -1,0 +1,211 @@
+//! The bytes of a segment: written where they are new, compared where they are there. Nothing of a frame is written when
+//! any byte of it differs from one that is held.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::{Context as _, Result};
+
+use super::{Current, Landing, out_of_segment};
+use crate::value::exit::{Code, fail};
+use crate::value::position::{Position, Segment};
+
+impl Landing<'_> {
+    /// Lands bytes.
+    pub(in crate::engine::apply) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.expect(offset, bytes.len() as u64)?;
+        let mut rest = bytes;
+        while let Some(same) = self.put(rest)? {
+            let at = self.advance_by(same)?;
+            rest = &rest[same..];
+            self.diverged_at(at, rest[0])?;
+        }
+        self.advanced(None)
+    }
+
+    /// Lands zero bytes without writing them.
+    pub(in crate::engine::apply) fn hole(&mut self, offset: u64, length: u64) -> Result<()> {
+        self.expect(offset, length)?;
+        while let Some(at) = self.first_nonzero(length)?.or_else(|| self.closed_within(length)) {
+            self.diverged_at(at, 0)?;
+        }
+        let Some(current) = &mut self.current else {
+            return out_of_segment();
+        };
+        let end = offset + length;
+        self.compared += length.min(current.length.saturating_sub(offset));
+        if let Some(file) = &current.file
+            && current.length < end
+        {
+            file.set_len(end).with_context(|| format!("cannot extend segment {}", current.segment))?;
+            current.length = end;
+        }
+        current.running.zeros(length);
+        current.offset = end;
+        self.advanced(None)
+    }
+
+    /// Checks that bytes continue the segment.
+    fn expect(&self, offset: u64, length: u64) -> Result<()> {
+        let Some(current) = &self.current else {
+            return out_of_segment();
+        };
+        let at = current.segment.at(current.offset);
+        if offset > current.offset {
+            return fail(Code::Gap, format!("gap: the stream goes on at {offset} after {at}"));
+        }
+        if offset < current.offset {
+            return fail(Code::Corrupt, format!("the stream goes back to {offset} after {at}"));
+        }
+        if self.segment_size > 0 && offset + length > self.segment_size {
+            return fail(
+                Code::Corrupt,
+                format!("{length} bytes at {at} are beyond the segment size {}", self.segment_size),
+            );
+        }
+        Ok(())
+    }
+
+    /// Up to which offset of the current segment our bytes are held, so that none of them may differ.
+    fn held_end(&self, segment: Segment) -> u64 {
+        match self.held.map(|holding| holding.held) {
+            Some(held) if held.position.segment > segment || (held.position.segment == segment && held.closed) => {
+                u64::MAX
+            }
+            Some(held) if held.position.segment == segment => held.position.offset,
+            _ => 0,
+        }
+    }
+
+    /// Whether the stream is in a segment that is closed and kept here: nothing is ever added to it or cut from it.
+    pub(super) fn is_in_closed(&self) -> bool {
+        self.current.as_ref().is_some_and(|Current { segment, file, .. }| {
+            let is_kept = file.is_some() && self.start.is_none_or(|start| *segment >= start.segment);
+            is_kept && self.held_end(*segment) == u64::MAX
+        })
+    }
+
+    /// Where a closed segment of ours ends, if that is within the next `length` bytes.
+    fn closed_within(&self, length: u64) -> Option<Position> {
+        let Current { segment, offset, length: end, .. } = self.current.as_ref()?;
+        (self.is_in_closed() && offset + length > *end).then(|| segment.at((*offset).max(*end)))
+    }
+
+    /// Writes what is new of `bytes` at the current offset; `Some(n)` when byte `n` is there and differs, and then
+    /// nothing was written. Otherwise the offset has moved behind them.
+    fn put(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
+        let Some(segment) = self.current.as_ref().map(|current| current.segment) else {
+            return out_of_segment();
+        };
+        let held_end = self.held_end(segment);
+        let closed = self.closed_within(bytes.len() as u64);
+        let Some(current) = &mut self.current else {
+            return out_of_segment();
+        };
+        if let Some(file) = &current.file {
+            let mut fresh = 0;
+            if current.length > current.offset {
+                let have = (current.length - current.offset).min(bytes.len() as u64) as usize;
+                self.scratch.resize(have, 0);
+                read_exact(file, &mut self.scratch, current.offset)
+                    .with_context(|| format!("cannot read segment {segment}"))?;
+                fresh = have;
+                if let Some(first) = first_difference(&self.scratch, &bytes[..have]) {
+                    let blank_from = held_end.saturating_sub(current.offset).min(have as u64) as usize;
+                    let really = (first..have)
+                        .find(|at| self.scratch[*at] != bytes[*at] && (*at < blank_from || self.scratch[*at] != 0));
+                    if really.is_some() {
+                        return Ok(really);
+                    }
+                    fresh = first;
+                }
+                self.compared += fresh as u64;
+            }
+            if let Some(closed) = closed {
+                return Ok(Some((closed.offset - current.offset) as usize));
+            }
+            if fresh < bytes.len() {
+                write(file, &bytes[fresh..], current.offset + fresh as u64, current.length)
+                    .with_context(|| format!("cannot append to segment {segment} ({})", self.scheme.name(segment)))?;
+            }
+        }
+        current.running.update(bytes);
+        current.offset += bytes.len() as u64;
+        current.length = current.length.max(current.offset);
+        Ok(None)
+    }
+
+    /// Counts bytes that are there and equal, up to one that differs; returns the place of that one.
+    fn advance_by(&mut self, same: usize) -> Result<Position> {
+        let Some(current) = &mut self.current else {
+            return out_of_segment();
+        };
+        if let Some(file) = &current.file {
+            self.scratch.truncate(same);
+            read_exact(file, &mut self.scratch, current.offset).context("cannot read back")?;
+            current.running.update(&self.scratch);
+        }
+        current.offset += same as u64;
+        Ok(current.segment.at(current.offset))
+    }
+
+    /// The first byte of ours that is not zero in the next `length` bytes, with all before it counted.
+    fn first_nonzero(&mut self, length: u64) -> Result<Option<Position>> {
+        let Some(Current { segment, file: Some(file), offset, length: end, .. }) = &self.current else {
+            return Ok(None);
+        };
+        let (mut at, stop) = (*offset, (*offset + length).min(*end));
+        while at < stop {
+            self.scratch.resize((stop - at).min(1 << 18) as usize, 0);
+            read_exact(file, &mut self.scratch, at).with_context(|| format!("cannot read segment {segment}"))?;
+            if let Some(first) = self.scratch.iter().position(|byte| *byte != 0) {
+                return Ok(Some(segment.at(at + first as u64)));
+            }
+            at += self.scratch.len() as u64;
+        }
+        Ok(None)
+    }
+
+    /// A segment's file may be longer than the segment: zeros are cut away, anything else is a divergence.
+    pub(super) fn cut_tail(&mut self, segment: Segment, length: u64) -> Result<()> {
+        let Some(current) = &self.current else {
+            return out_of_segment();
+        };
+        let Some(file) = current.file.clone().filter(|_| current.length > length) else {
+            return Ok(());
+        };
+        let excess = current.length - length;
+        let differing = if self.is_in_closed() { Some(segment.at(length)) } else { self.first_nonzero(excess)? };
+        if let Some(at) = differing {
+            self.diverged(at, &format!("segment {segment} ends at {length} at the master and goes on here"))?;
+        }
+        file.set_len(length).with_context(|| format!("cannot cut segment {segment}"))?;
+        if let Some(current) = &mut self.current {
+            current.length = length;
+        }
+        Ok(())
+    }
+}
+
+/// Index of the first byte that differs.
+fn first_difference(ours: &[u8], theirs: &[u8]) -> Option<usize> {
+    if ours == theirs {
+        return None;
+    }
+    ours.iter().zip(theirs).position(|(one, other)| one != other)
+}
+
+fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, offset)
+}
+
+/// Writes all bytes or leaves the file as long as it was: at rest there is no part of a frame.
+fn write(file: &File, bytes: &[u8], offset: u64, length: u64) -> io::Result<()> {
+    let written = file.write_all_at(bytes, offset);
+    if written.is_err() {
+        // Shortening needs no space; if even that fails, the next start compares these bytes like any others.
+        let _ = file.set_len(length);
+    }
+    written
+}

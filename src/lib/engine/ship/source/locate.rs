@@ -1,0 +1,156 @@
+//! Finds the place in the log where a receiver stands, and proves it.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, Result};
+
+use super::reading::Open;
+use super::{Source, gap};
+use crate::edge::read::prefix;
+use crate::engine::ship::ledger::Ledger;
+use crate::rule::scheme::Step;
+use crate::rule::stream::message::{Begin, Previous};
+use crate::value::digest::Running;
+use crate::value::exit::{Code, fail};
+use crate::value::position::{Bookmark, Position, Segment, Start};
+use crate::value::time::Until;
+
+/// Where a stream can begin.
+#[derive(Debug)]
+pub(in crate::engine::ship) enum Located {
+    /// Here; the receiver's proof was right.
+    Here(Begin),
+    /// Here our log is not what the receiver says it holds: why.
+    Differs(Begin, String),
+}
+
+/// Called with the log's end while much is read.
+pub(super) type Tick<'a> = &'a mut dyn FnMut(Position) -> Result<()>;
+
+impl Source {
+    /// Opens the log where a receiver stands. `None` while there is no log at all. `tick` is called with the log's end
+    /// every now and then while much is read.
+    pub(in crate::engine::ship) fn locate(
+        &mut self,
+        start: Start,
+        ledger: &Ledger,
+        tick: Tick<'_>,
+    ) -> Result<Option<Located>> {
+        let Some(end) = self.end()? else {
+            return Ok(None);
+        };
+        let (Some((&oldest, _)), Some((&newest, _))) = (self.known.first_key_value(), self.known.last_key_value())
+        else {
+            return Ok(None);
+        };
+        let mark = match start {
+            Start::Oldest => return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
+            Start::Latest => return self.enter(newest, 0, ledger, tick).map(|begin| Some(Located::Here(begin))),
+            // The one segment that is to be shipped is sent whole, and the receiver judges: it may have it already, or
+            // hold the one before it.
+            Start::At(mark) if self.options.only.is_some_and(|only| only != mark.position.segment) => {
+                return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
+            }
+            Start::At(mark) => mark,
+        };
+        let at = mark.position;
+        if self.known.contains_key(&at.segment) {
+            return self.locate_in(mark, ledger, tick).map(Some);
+        }
+        if at > end {
+            let begin = self.enter(newest, end.offset, ledger, tick)?;
+            return Ok(Some(Located::Differs(begin, format!("ahead: {at} lies beyond the end of this log, {end}"))));
+        }
+        if at.segment < oldest && self.scheme.step(at.segment, oldest) != Step::Gap && ledger.proves(mark) {
+            return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
+        }
+        Err(gap(format!("gap: segment {} is needed and no longer here; the oldest is {oldest}", at.segment)))
+    }
+
+    fn locate_in(&mut self, mark: Bookmark, ledger: &Ledger, tick: Tick<'_>) -> Result<Located> {
+        let at = mark.position;
+        let begin = self.enter(at.segment, at.offset, ledger, tick)?;
+        if begin.position < at {
+            let why = format!("ahead: {at} lies beyond the end of this log, {}", begin.position);
+            return Ok(Located::Differs(begin, why));
+        }
+        match mark.proof {
+            Some(proof) if proof != begin.digest.proof() => {
+                let ours = begin.digest.proof();
+                let why = format!("diverged: up to {at} the receiver's proof is {proof}, this log's is {ours}");
+                Ok(Located::Differs(begin, why))
+            }
+            _ => Ok(Located::Here(begin)),
+        }
+    }
+
+    /// Takes up a segment at an offset, or at its end when that comes before.
+    pub(super) fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
+        let name = self.scheme.name(segment);
+        let file = match self.known.get_mut(&segment).and_then(Option::take) {
+            Some(file) => Some(file),
+            None => self.dir.open_read(&name)?,
+        };
+        let Some(file) = file else {
+            return Err(gap(format!("gap: {} vanished before it was shipped", self.dir.shown(&name))));
+        };
+        let meta = file.metadata()?;
+        let until = match self.options.until {
+            Some(Until::Time(time)) => Some(time),
+            _ => None,
+        };
+        let mut open = Open {
+            segment,
+            name,
+            identity: (meta.dev(), meta.ino()),
+            head: Vec::new(),
+            scanner: self.scheme.scanner(until),
+            sent: 0,
+            running: Running::new(),
+            marked: 0,
+            synced: 0,
+            sparse: meta.blocks() * 512 < meta.len(),
+            closed: None,
+            file,
+        };
+        let end = self.end.unwrap_or(segment.at(0));
+        open.skip_to(offset, &mut self.buffer, &mut || tick(end))
+            .with_context(|| format!("cannot read {}", self.dir.shown(&open.name)))?;
+        self.open = Some(open);
+        self.open_ahead()?;
+        // Bytes beyond the safe extent count only in a segment that is finished.
+        let safe = self.open.as_ref().map_or(0, |open| open.scanner.safe());
+        if offset > safe {
+            self.finish_segment()?;
+        }
+        let Some(open) = &mut self.open else {
+            return fail(Code::Failed, "no segment is open");
+        };
+        let limit = open.closed.unwrap_or(open.scanner.safe());
+        let limit = self.cap.filter(|cap| cap.segment == segment).map_or(limit, |cap| cap.offset.min(limit));
+        if open.sent > limit {
+            open.sent = limit;
+            open.running = prefix(&open.file, limit)?;
+        }
+        let position = segment.at(open.sent);
+        let digest = open.running.digest();
+        let previous = if position.offset == 0 { self.predecessor(segment, ledger)? } else { None };
+        let end = self.end.unwrap_or(position).max(position);
+        Ok(Begin { position, end, digest, previous })
+    }
+
+    /// What is known of the closed segment before one: shipped in this stream, shipped earlier, or still there.
+    fn predecessor(&self, segment: Segment, ledger: &Ledger) -> Result<Option<Previous>> {
+        let fits = |previous: &Previous| self.scheme.step(previous.segment, segment) != Step::Gap;
+        if let Some(previous) = self.previous.filter(fits).or_else(|| ledger.last_before(segment).filter(fits)) {
+            return Ok(Some(previous));
+        }
+        let before = Segment::new(segment.generation, segment.sequence.saturating_sub(1));
+        let file = self.dir.open_read(&self.scheme.name(before))?;
+        let Some(file) = file.filter(|_| before != segment) else {
+            return Ok(None);
+        };
+        let running = prefix(&file, file.metadata()?.len())?;
+        Ok(Some(Previous { segment: before, length: running.length(), digest: running.digest() }))
+    }
+}
