@@ -35,14 +35,16 @@ fn check_prefixes(rig: &Rig) {
         if name == ".repl" {
             continue;
         }
-        let (ours, theirs) = (fs::read(rig.replica().join(&name)).unwrap(), fs::read(rig.master().join(&name)).unwrap());
+        let (ours, theirs) =
+            (fs::read(rig.replica().join(&name)).unwrap(), fs::read(rig.master().join(&name)).unwrap());
         assert!(theirs.starts_with(&ours), "{name} is no prefix of the master's");
     }
     let Some((segment, offset, digest)) = position(rig) else {
         return;
     };
     let ours = fs::read(rig.replica().join(format!("log.{segment}"))).unwrap();
-    let held = ours.get(..offset).unwrap_or_else(|| panic!("log.{segment} has {} bytes, {offset} are held", ours.len()));
+    let held =
+        ours.get(..offset).unwrap_or_else(|| panic!("log.{segment} has {} bytes, {offset} are held", ours.len()));
     assert_eq!(Digest::of(held).proof().to_string(), digest, "log.{segment} up to {offset}");
 }
 
