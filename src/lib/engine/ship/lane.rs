@@ -88,9 +88,17 @@ impl<'a, W: Write> Lane<'a, W> {
             return self.finish();
         }
         (self.monitor)(Note::Ready);
+        // A writer that is never idle must not keep us from ending: what comes after the end was asked for is not ours.
+        let mut last = None;
         loop {
             self.check_receiver()?;
             (self.monitor)(Note::Alive);
+            if last.is_none() && (self.options.once || self.stop.is_asked()) {
+                last = self.source.end()?;
+            }
+            if last.is_some() && self.source.position() > last {
+                return self.finish();
+            }
             let next = self.ship_one();
             if next.is_err() {
                 // What comes before a gap or damage is good; the verdict matters more than a link that is gone, too.
