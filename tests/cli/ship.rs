@@ -642,6 +642,16 @@ fn a_burst_is_not_lost_to_one_who_removes_what_was_shipped() {
     assert_eq!(segments(&rig.master()).len(), 1);
 }
 
+/// A heartbeat told the end of what was read so far as the end of the log, and the receiver took itself for ahead.
+#[test]
+fn a_heartbeat_in_the_middle_of_a_repetition_is_not_ahead() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(400_000, 1));
+    ok(&rig, "ship -S --via \"$VIA\" master");
+    ok(&rig, "ship -S --from oldest --compress none --bwlimit 400K --heartbeat 10ms master | $APPLY replica");
+    rig.assert_equal();
+}
+
 #[test]
 fn a_replica_is_shipped_on_as_far_as_it_is_proven() {
     let rig = Rig::new();

@@ -182,7 +182,7 @@ impl Source {
             return Ok(None);
         };
         let end = match &self.open {
-            Some(open) if open.segment == newest => open.scanner.safe().max(open.sent),
+            Some(open) if open.segment == newest => safe_extent(&open.file, open.scanner.clone())?.max(open.sent),
             _ => match self.dir.open_read(&self.scheme.name(newest))? {
                 Some(file) => safe_extent(&file, self.scheme.scanner(None))?,
                 None => 0,

@@ -93,11 +93,12 @@ impl Buffer {
     }
 }
 
-/// How far a whole file is complete, checked records.
+/// How far a file is complete, checked records, of which the scanner has seen some.
 pub(super) fn safe_extent(file: &File, mut scanner: Scanner) -> io::Result<u64> {
     if let Scanner::Raw(_) = scanner {
         return Ok(file.metadata()?.len());
     }
+    scanner.rewind();
     let mut buffer = vec![0; LOOK_MOST];
     while scanner.is_hungry() {
         match read_at(file, &mut buffer, scanner.at())? {
