@@ -642,7 +642,6 @@ fn a_burst_is_not_lost_to_one_who_removes_what_was_shipped() {
     assert_eq!(segments(&rig.master()).len(), 1);
 }
 
-/// A heartbeat told the end of what was read so far as the end of the log, and the receiver took itself for ahead.
 #[test]
 fn a_heartbeat_in_the_middle_of_a_repetition_is_not_ahead() {
     let rig = Rig::new();
