@@ -90,7 +90,7 @@ impl<'a, W: Write> Lane<'a, W> {
             self.check_receiver()?;
             (self.monitor)(Note::Alive);
             if last.is_none() && (self.options.once || self.stop.is_asked()) {
-                last = self.source.end()?;
+                last = self.source.extent()?;
             }
             if last.is_some() && self.source.position() > last {
                 return self.finish();

@@ -231,6 +231,18 @@ impl Source {
         Ok(self.end)
     }
 
+    /// How far the log is complete and checked as of now, whether or not it was read yet.
+    pub(super) fn extent(&mut self) -> Result<Option<Position>> {
+        let end = self.end()?;
+        let Some(newest) = end.map(|end| end.segment).filter(|_| self.cap.is_none()) else {
+            return Ok(end);
+        };
+        let Some(file) = self.dir.open_read(&self.scheme.name(newest))? else {
+            return Ok(end);
+        };
+        Ok(end.max(Some(newest.at(safe_extent(&file, self.scheme.scanner(None))?))))
+    }
+
     /// Opens the log where a receiver stands. `None` while there is no log at all.
     pub(super) fn locate(&mut self, start: Start, ledger: &Ledger) -> Result<Option<Located>> {
         let Some(end) = self.end()? else {

@@ -112,7 +112,7 @@ fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, String> {
             None => Ok(None),
         },
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-            Err("the receiver is silent: it acknowledged no heartbeat in time".into())
+            Err("the receiver is silent: nothing came from it in time".into())
         }
         Err(error) => Err(format!("cannot read from the receiver: {error}")),
     }
