@@ -2,7 +2,7 @@
 //! recovered by the engine's own tool to exactly the transactions that had been committed up to there. Which these are
 //! is told by `db5.3_printlog` or a few lines of Python, not by our scanner.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 #[path = "support/rig.rs"]
 mod rig;

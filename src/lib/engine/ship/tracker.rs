@@ -122,7 +122,7 @@ fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, (Code, St
             None => Ok(None),
         },
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-            Err((Code::Link, "the receiver is silent: it acknowledged no heartbeat in time".into()))
+            Err((Code::Link, "the receiver is silent: nothing came from it in time".into()))
         }
         Err(error) => Err((Code::Link, format!("cannot read from the receiver: {error}"))),
     }
