@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A process with threads that write until `stop` is there. Each transaction's row is named by its id, as the log names
 /// it; some are aborted, some stay open long.
-const WRITER: &str = r#"
+const WRITER: &str = r"
 import os, random, sys, threading
 from bsddb3 import db
 home, first, nosync = sys.argv[1], sys.argv[2] == 'first', sys.argv[3] == 'nosync'
@@ -68,7 +68,7 @@ env.txn_checkpoint()
 rows.close()
 late.close()
 env.close()
-"#;
+";
 
 fn seconds() -> u64 {
     std::env::var("REPL_TEST_SECONDS").map_or(8, |seconds| seconds.parse().unwrap())
@@ -174,8 +174,8 @@ fn committed(dir: &Path) -> BTreeSet<u64> {
     ids
 }
 
-/// Walks record headers (prev, len, chksum, rectype, txnid, prev_lsn, opcode) and prints the id of each commit.
-const COMMITS: &str = r#"
+/// Walks record headers (prev, len, chksum, rectype, txnid, `prev_lsn`, opcode) and prints the id of each commit.
+const COMMITS: &str = r"
 import glob, struct, sys
 for path in sorted(glob.glob(sys.argv[1] + '/log.*')):
     log, at = open(path, 'rb').read(), 28
@@ -184,7 +184,7 @@ for path in sorted(glob.glob(sys.argv[1] + '/log.*')):
         if length == 0: break
         if kind == 10 and opcode == 1 and at + length <= len(log): print('%x' % txn)
         at += length
-"#;
+";
 
 /// The same as [`committed`], for more log than `db5.3_printlog` prints in bearable time.
 fn committed_in_bulk(dir: &Path) -> BTreeSet<u64> {
@@ -290,7 +290,7 @@ fn a_replica_of_writers_at_full_speed_recovers_to_what_was_committed() {
 }
 
 /// Three log files, 300 committed rows, and a transaction that stays open behind them.
-const SMALL: &str = r#"
+const SMALL: &str = r"
 import sys, os
 from bsddb3 import db
 env = db.DBEnv()
@@ -308,7 +308,7 @@ t = env.txn_begin()
 rows.put(b'%x' % (t.id() & 0xffffffff), b'y' * 1500, txn=t)
 env.log_flush()
 os._exit(0)
-"#;
+";
 
 #[test]
 fn commit_only_ends_behind_the_last_commit() {
@@ -318,7 +318,7 @@ fn commit_only_ends_behind_the_last_commit() {
     let held = position(&rig);
     let copy = copy_held(&rig, "copy");
     let printed = rig.ok("db5.3_printlog -h copy");
-    let last = printed.lines().filter(|line| line.starts_with('[')).next_back().unwrap().to_owned();
+    let last = printed.lines().rfind(|line| line.starts_with('[')).unwrap().to_owned();
     assert!(last.contains("__txn_regop"), "{last}");
     assert_eq!(committed(&copy).len(), 301);
     assert_eq!(recovered(&copy).len(), 301);

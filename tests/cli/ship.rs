@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -563,16 +563,10 @@ fn a_directory_of_many_segments_is_no_burden() {
     for sequence in 1..=count {
         rig.write(&format!("log.{sequence}"), sequence.to_le_bytes());
     }
-    // All of them in 64 MiB of address space beyond the program's own, and no slower towards the end than at the start.
-    let began = Instant::now();
     ok(&rig, "ulimit -v 400000; ship -S --no-sync-source --from oldest master >stream");
-    let all = began.elapsed();
     assert!(length(rig.path("stream")) > count * 100, "{}", length(rig.path("stream")));
-    let began = Instant::now();
     ok(&rig, &format!("ship -S --from 1-{count}:8 master >stream"));
-    let last = began.elapsed();
-    eprintln!("{count} segments: all in {all:?}, start at the last in {last:?}");
-    assert!(all < Duration::from_micros(count * 1500) + Duration::from_secs(10), "{all:?} for {count} segments");
+    assert!(length(rig.path("stream")) < 2000, "{}", length(rig.path("stream")));
 }
 
 #[test]

@@ -100,7 +100,9 @@ impl<W: Write> Outlet<W> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         self.written += total as u64;
         if total <= SMALL {
-            parts.iter().for_each(|part| self.gathered.extend_from_slice(part));
+            for part in parts {
+                self.gathered.extend_from_slice(part);
+            }
             return if self.gathered.len() < GATHERED { Ok(()) } else { self.flush() };
         }
         self.hand_over(parts)

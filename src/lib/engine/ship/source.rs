@@ -64,6 +64,9 @@ pub(super) enum Piece<'a> {
 
 /// Files that are opened ahead of the one being read.
 const AHEAD: usize = 64;
+/// First bytes of a segment by which a rewritten one is known.
+const FIRST: usize = 64;
+
 /// A log directory being read.
 pub(super) struct Source {
     dir: Dir,
@@ -280,6 +283,9 @@ impl Source {
         }
         open.running.update(bytes);
         open.sent += want as u64;
+        if offset == 0 {
+            open.head = bytes[..want.min(FIRST)].to_vec();
+        }
         // File systems have been wrong about holes; the bytes that were read are not.
         if hole.is_some() && bytes.iter().all(|byte| *byte == 0) {
             return Ok(Piece::Hole { offset, length: want as u64 });
@@ -440,7 +446,7 @@ impl Source {
             }
             None => return Err(gap(format!("gap: {shown} was removed while it was shipped"))),
         }
-        let mut head = [0; 64];
+        let mut head = [0; FIRST];
         let count = read_at(&open.file, &mut head, 0)?.min(open.sent as usize);
         let head = &head[..count];
         if !head.starts_with(&open.head) {

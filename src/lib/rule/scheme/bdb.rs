@@ -62,7 +62,7 @@ pub(super) fn is_side_file(name: &str, head: &[u8]) -> bool {
 pub(super) fn warning(directory: &str, config: Option<&str>) -> Option<String> {
     let setting = config.unwrap_or_default().lines().rev().find_map(auto_removal);
     let advice = "logs can vanish before they are shipped; put 'log_set_config DB_LOG_AUTO_REMOVE off' into DB_CONFIG \
-                  and reopen the environment";
+                  before the environment is made, or run db5.3_recover while nothing has it open";
     match setting {
         Some(true) => Some(format!("DB_CONFIG turns automatic log removal on: {advice}")),
         None if directory.ends_with("-journal") => {
