@@ -164,6 +164,11 @@ fn run(args: Args) -> Result<()> {
         monitor(Note::Warning(warning));
     }
     let only = file.map(|file| segment(&scheme, &file)).transpose()?;
+    if let (Some(segment), Some(path)) = (only, &args.segment)
+        && dir.identity(&scheme.name(segment))?.is_none()
+    {
+        return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
+    }
     let to = match (&args.via, &args.acks) {
         (Some(command), _) => To::Via(command.clone()),
         (None, Some(fifo)) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use repl::rule::stream::hello::Hello;
 
@@ -114,6 +115,26 @@ fn a_history_that_starts_anew_is_diverged() {
     assert_eq!(ran.code, 0, "{ran:?}");
     rig.assert_equal();
     assert_eq!(aside(&rig), files(&[("log.1", "first history"), ("log.2", "goes on")]));
+}
+
+#[test]
+fn a_long_history_is_set_aside_in_one_pass() {
+    let rig = Rig::new();
+    let logs = 1..=12;
+    for log in logs.clone() {
+        rig.write(&format!("log.{log}"), "first history");
+    }
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    for log in logs {
+        rig.write(&format!("log.{log}"), "other history, and longer");
+    }
+    // Each segment costs a connection; they are no failures, so neither the pauses nor the time for failures grow.
+    let began = Instant::now();
+    let ran = rig.pass("--pattern log.%S --retry-for 3s", "--set-aside");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    rig.assert_equal();
+    assert_eq!(aside(&rig).len(), 12);
 }
 
 /// One replica that is set aside in part, and the stream that does it.
@@ -533,6 +554,17 @@ fn a_full_disk_is_12_and_it_goes_on_when_space_is_back() {
     let flushed = ack.split(' ').find_map(|pair| pair.strip_prefix("flushed=")).unwrap();
     assert!(ran.out.contains(&format!("at {flushed}+")), "{ran:?}");
     assert!(ran.err.contains("cannot append to segment 1-1 (log.1): No space left on device"), "{ran:?}");
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_sender_is_not_taken_for_a_cut_link() {
+    let rig = Rig::new();
+    rig.write("log.1", "one");
+    rig.write("log.2", "two");
+    let script = "$SHIP -S --retry-for 0s --pattern log.%S --state small/state --via \"$APPLY --acks replica\" master";
+    let Some(ran) = on_small_disk(&rig, "size=4k", script, &Stream::new()) else { return };
+    ran.fails(12, "No space left on device");
+    assert!(ran.err.contains("small/state"), "{ran:?}");
 }
 
 #[test]

@@ -279,6 +279,8 @@ fn one_segment_is_shipped_as_an_archive_command_does() {
     assert_eq!(segments(&rig.replica()), before);
     run(&rig, "ship --retry-for 0s --segment master/log.5 --via 'exit 9'").fails(9, "exit");
     run(&rig, "ship --segment master/other --via \"$VIA\"").fails(2, "other");
+    // Not a gap, which asks for a new copy: a wrong path.
+    pass("log.9").fails(1, "cannot open master/log.9");
     run(
         &rig,
         "ship --retry-for 0s --ack-timeout 300ms --segment master/log.1 --via \"$MUTE\""
@@ -663,6 +665,18 @@ fn a_replica_is_shipped_on_as_far_as_it_is_proven() {
     let third = "$SHIP -S --state state3 --from latest replica | $APPLY third";
     ok(&rig, third);
     assert_eq!(segments(&rig.path("third")).into_keys().collect::<Vec<_>>(), ["log.3"]);
+}
+
+#[test]
+fn a_log_in_which_a_receiver_was_started_by_mistake_is_not_passed_over_in_silence() {
+    let rig = Rig::new();
+    three(&rig);
+    assert_eq!(rig.run("$APPLY master </dev/null").code, 8);
+    run(&rig, "ship -S --via \"$VIA\" master").fails(1, "holds nothing");
+    run(&rig, "ship -S master >stream").fails(1, "holds nothing");
+    fs::remove_dir_all(rig.master().join(".repl")).unwrap();
+    ok(&rig, "ship -S --via \"$VIA\" master");
+    rig.assert_equal();
 }
 
 #[test]

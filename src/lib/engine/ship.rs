@@ -122,8 +122,9 @@ const PARTING: Duration = Duration::from_secs(30);
 /// Ships until the end that the options set, the receiver refuses, or the link is given up.
 pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<()> {
     let Shipping { ledger, mut status, bell, stop, monitor } = ship;
+    check_taken_up(dir, options, monitor)?;
     let _watch = start_watch(dir, options, &bell, monitor);
-    let mut parts = Parts { dir, options, ledger, status: &mut status, bell: &bell, stop, monitor };
+    let mut parts = Parts { dir, options, ledger, status: &mut status, bell: &bell, stop, monitor, stands: None };
     match to {
         To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
         To::OutputWithAcks(out, acks) => parts.pipe(out, acks),
@@ -143,6 +144,39 @@ pub struct Shipping<'a> {
     pub stop: &'a Stop,
     /// Where notes go.
     pub monitor: &'a Monitor,
+}
+
+/// A receiver that was started here, and never attached, has proven nothing, so nothing is shipped on. That must not look
+/// like a log in which all is shipped: it may be a master's directory that a receiver was given by mistake.
+fn check_taken_up(dir: &Dir, options: &Options, monitor: &Monitor) -> Result<()> {
+    let Some(state) = site::peek_receiver(dir)? else {
+        return Ok(());
+    };
+    if site::origin(&state)?.is_some() || site::holding(&state)?.is_some() || !has_bytes(dir, options)? {
+        return Ok(());
+    }
+    let text =
+        format!("{}: a receiver was started here and holds nothing, so nothing is shipped", dir.path().display());
+    if !options.once {
+        (monitor)(Note::Warning(text));
+        return Ok(());
+    }
+    let hint = "ship to this replica first; or, if this is a master's log, move its .repl away";
+    Err(Failure::new(Code::Failed, text).hint(hint).into())
+}
+
+fn has_bytes(dir: &Dir, options: &Options) -> Result<bool> {
+    for name in dir.names()? {
+        let Some(segment) = name.to_str().and_then(|name| options.scheme.segment(name)) else {
+            continue;
+        };
+        if let Some(file) = dir.open_read(&options.scheme.name(segment))?
+            && file.metadata()?.len() > 0
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn start_watch(dir: &Dir, options: &Options, bell: &Bell, monitor: &Monitor) -> Option<Watch> {
@@ -167,6 +201,8 @@ struct Parts<'a> {
     bell: &'a Bell,
     stop: &'a Stop,
     monitor: &'a Monitor,
+    /// Where the receiver stood at its last greeting.
+    stands: Option<Position>,
 }
 
 impl Parts<'_> {
@@ -309,6 +345,7 @@ impl Parts<'_> {
     fn keep_up(&mut self, command: &str) -> Result<()> {
         let mut back_off = BACK_OFF_LEAST;
         let mut failing_since = None;
+        let mut reached: Option<(Position, Position)> = None;
         loop {
             let began = Instant::now();
             let Err(error) = self.connect(command) else {
@@ -317,7 +354,7 @@ impl Parts<'_> {
             if !code_of(&error).is_transient() || self.stop.is_asked() {
                 return Err(error);
             }
-            if began.elapsed() > BACK_OFF_MOST {
+            if began.elapsed() > BACK_OFF_MOST || self.has_moved(&mut reached) {
                 (back_off, failing_since) = (BACK_OFF_LEAST, None);
             }
             let since = *failing_since.get_or_insert(began);
@@ -336,6 +373,19 @@ impl Parts<'_> {
             }
             back_off = (back_off * 2).min(BACK_OFF_MOST);
         }
+    }
+
+    /// Whether the receiver greeted from farther on than ever, or from farther back, as one does that sets its own
+    /// history aside segment by segment: its link is then not one that only fails. Between two places it cannot go to
+    /// and fro for ever.
+    fn has_moved(&mut self, reached: &mut Option<(Position, Position)>) -> bool {
+        let Some(now) = self.stands.take() else {
+            return false;
+        };
+        let before = reached.get_or_insert((now, now));
+        let moved = now < before.0 || now > before.1;
+        *before = (before.0.min(now), before.1.max(now));
+        moved
     }
 
     /// Waits for a time, through rings, unless an end is asked for.
@@ -362,6 +412,9 @@ impl Parts<'_> {
             scope.spawn(move || heard.listen(inlet, bell, &|| lost.kill()));
             let shipped = match self.greeting(&tracker) {
                 Ok(Some(welcome)) => {
+                    if let Start::At(mark) = welcome.at {
+                        self.stands = Some(mark.position);
+                    }
                     let lost = tracker.clone();
                     self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
                 }
@@ -411,7 +464,8 @@ impl Parts<'_> {
 /// Whether an error is about our own log, so that whatever the receiver says after it only follows from it.
 fn is_own_verdict(error: &anyhow::Error) -> bool {
     let code = code_of(error);
-    !code.is_transient() && code != Code::Unconfirmed
+    // A full disk here cuts the stream, which is all that the receiver can know of it.
+    code == Code::Full || (!code.is_transient() && code != Code::Unconfirmed)
 }
 
 /// The epoch that a log directory's own records, or the sender's, give it.
