@@ -14,6 +14,7 @@ use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link;
 use repl::edge::signal::Stop;
+use repl::engine::log;
 use repl::engine::note::Note;
 use repl::engine::ship::ledger::Ledger;
 use repl::engine::ship::outlet::Compress;
@@ -158,9 +159,9 @@ fn run(args: Args) -> Result<()> {
     let monitor = narrate::monitor(NAME, &args.talk);
     let (logdir, file) = place(&args)?;
     let dir = Dir::open(&logdir)?;
-    let (scheme, pinned) = ship::scheme_of(&dir, args.log.scheme()?, None)?;
+    let (scheme, pinned) = log::scheme_of(&dir, args.log.scheme()?, None)?;
     let set = args.set.clone().or(pinned).unwrap_or_default();
-    if let Some(warning) = ship::warning(&dir, &scheme)? {
+    if let Some(warning) = log::warning(&dir, &scheme)? {
         monitor(Note::Warning(warning));
     }
     let only = file.map(|file| segment(&scheme, &file)).transpose()?;
@@ -193,7 +194,7 @@ fn run(args: Args) -> Result<()> {
         }
     }
     let options = Options {
-        epoch: ship::epoch(&dir, state.as_ref())?,
+        epoch: log::epoch(&dir, state.as_ref())?,
         scheme,
         set,
         site: String::new(),

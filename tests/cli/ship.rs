@@ -313,6 +313,15 @@ fn a_terminal_is_refused() {
     assert!(ran.out.len() < 500, "the stream went to the terminal: {ran:?}");
 }
 
+/// The log went to `/dev/null`, with exit code 0.
+#[test]
+fn a_closed_standard_output_is_refused_and_a_null_device_is_not() {
+    let rig = Rig::new();
+    three(&rig);
+    run(&rig, "ship -S master >&-").fails(2, "standard output is closed");
+    ok(&rig, "ship -S master >/dev/null");
+}
+
 #[test]
 fn a_reader_that_goes_is_exit_8_and_no_panic() {
     let rig = Rig::new();

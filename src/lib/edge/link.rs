@@ -193,8 +193,22 @@ pub fn stream_output() -> Result<File> {
     if rustix::termios::isatty(out) {
         return fail(Code::Usage, "standard output is a terminal; a log stream goes to a pipe, or use --via");
     }
+    if is_closed(out) {
+        return fail(Code::Usage, "standard output is closed; a log stream goes to a pipe, or use --via");
+    }
     enlarge(out);
     Ok(File::from(out.try_clone_to_owned().context("cannot use standard output")?))
+}
+
+/// Whether a standard stream was closed when this process started: Rust then opens `/dev/null` for it, for reading and
+/// writing, which nobody does by a redirection.
+fn is_closed(fd: BorrowedFd<'_>) -> bool {
+    let is_null = |stat: rustix::fs::Stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+    };
+    let is_both_ways = |flags: OFlags| flags.contains(OFlags::RDWR);
+    rustix::fs::fstat(fd).is_ok_and(is_null) && rustix::fs::fcntl_getfl(fd).is_ok_and(is_both_ways)
 }
 
 /// Standard input for a stream: a descriptor of our own, refused when it is a terminal.

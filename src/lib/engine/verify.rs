@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 
-use super::ship::scheme_of;
+use super::log::scheme_of;
 use super::site::{self, Closed, Holding};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
