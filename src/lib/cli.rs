@@ -1,6 +1,8 @@
 //! Floor 4: the command line. Arguments, words on standard error, exit codes. Nothing below this floor prints.
 
+pub mod apply;
 pub mod args;
 pub mod narrate;
 pub mod report;
 pub mod restrict;
+pub mod ship;

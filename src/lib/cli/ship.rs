@@ -1,0 +1,172 @@
+//! The arguments of `repl-ship`, and what they mean to the engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use clap_complete::Shell;
+
+use super::args::{self, Log, Talk};
+use crate::engine::ship::outlet::Compress;
+use crate::engine::ship::{Ack, Options};
+use crate::rule::scheme::Scheme;
+use crate::value::position::{Bookmark, Segment, Start};
+use crate::value::time::Until;
+use crate::value::units;
+
+/// Read the log in LOGDIR and ship it to standard output, or to a command that is kept running
+#[derive(Parser, Debug)]
+#[command(name = "repl-ship", version, help_expected = true)]
+pub struct Args {
+    /// Directory with the log; only read, never written to
+    #[arg(value_name = "LOGDIR", required_unless_present_any = ["segment", "completions"], conflicts_with = "segment")]
+    pub logdir: Option<PathBuf>,
+
+    /// Which log this is.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// Name of the set, pinned by receivers
+    #[arg(long, value_name = "NAME", value_parser = args::name)]
+    pub set: Option<String>,
+
+    /// Where to start in a one-way pipe: oldest, latest, or what 'repl-apply --position' printed
+    #[arg(long, value_name = "POS", default_value = "oldest", conflicts_with_all = ["via", "acks"])]
+    pub from: Start,
+
+    /// Ship all that is complete and exit
+    #[arg(short = 'S', long)]
+    pub once: bool,
+
+    /// Ship this one finished segment and exit when it is acknowledged, as an archive command does
+    #[arg(long, value_name = "PATH")]
+    pub segment: Option<PathBuf>,
+
+    /// Start this command as the receiver, read its acknowledgements, and keep it running
+    #[arg(long, value_name = "CMD", conflicts_with = "acks")]
+    pub via: Option<String>,
+
+    /// Read the receiver's acknowledgements from this fifo
+    #[arg(long, value_name = "FIFO")]
+    pub acks: Option<PathBuf>,
+
+    /// Which acknowledgements -S and --segment wait for
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = AckArg::All)]
+    pub ack: AckArg,
+
+    /// How long to wait for them
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::positive_duration)]
+    pub ack_timeout: Duration,
+
+    /// Give a failing link up after this long (with -S and --segment; else it is retried for ever)
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub retry_for: Duration,
+
+    /// Compress: auto (where it pays), zstd, zstd:LEVEL, or none
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = compress)]
+    pub compress: Compress,
+
+    /// Bytes per second at most, with K, M or G
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub bwlimit: Option<u64>,
+
+    /// Ship whole transactions only
+    #[arg(long)]
+    pub commit_only: bool,
+
+    /// Ship up to this time or position, then exit
+    #[arg(long, value_name = "WHEN", value_parser = Until::parse)]
+    pub until: Option<Until>,
+
+    /// Look this often instead of being told of changes [default: told, and a look each second]
+    #[arg(long, value_name = "TIME", value_parser = units::positive_duration)]
+    pub poll: Option<Duration>,
+
+    /// Ship bytes that may not be on this machine's disk yet
+    #[arg(long)]
+    pub no_sync_source: bool,
+
+    /// Time between heartbeats
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::positive_duration)]
+    pub heartbeat: Duration,
+
+    /// Take the receiver for dead after this long without a word
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::positive_duration)]
+    pub timeout: Duration,
+
+    /// Keep state (status, digests of shipped segments) in this directory
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<Shell>,
+}
+
+/// See [`Ack`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AckArg {
+    /// Wait for none
+    None,
+    /// One receiver
+    One,
+    /// A majority of all sites, this one included
+    Quorum,
+    /// All receivers
+    All,
+    /// All that are connected
+    AllAvailable,
+}
+
+fn compress(text: &str) -> Result<Compress, String> {
+    match text.split_once(':') {
+        None if text == "auto" => Ok(Compress::Auto),
+        None if text == "none" => Ok(Compress::None),
+        None if text == "zstd" => Ok(Compress::Zstd(3)),
+        Some(("zstd", level)) => match level.parse() {
+            Ok(level @ -7..=19) => Ok(Compress::Zstd(level)),
+            _ => Err(format!("'{level}' is not a zstd level: expected -7 to 19")),
+        },
+        _ => Err("expected auto, zstd, zstd:LEVEL or none".to_owned()),
+    }
+}
+
+impl Args {
+    /// What the engine is told, beside what was found out about the log.
+    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Segment>) -> Options {
+        Options {
+            epoch,
+            scheme,
+            set,
+            site: String::new(),
+            from: match only {
+                Some(segment) => Start::At(Bookmark { position: segment.at(0), proof: None }),
+                None => self.from,
+            },
+            once: self.once || only.is_some(),
+            only,
+            until: self.until,
+            commit_only: self.commit_only,
+            sync_source: !self.no_sync_source,
+            compress: self.compress,
+            bwlimit: self.bwlimit,
+            poll: self.poll.unwrap_or(Duration::from_secs(1)),
+            watch: self.poll.is_none(),
+            ack: match self.ack {
+                AckArg::None => Ack::None,
+                AckArg::One => Ack::One,
+                AckArg::Quorum => Ack::Quorum,
+                AckArg::All => Ack::All,
+                AckArg::AllAvailable => Ack::AllAvailable,
+            },
+            ack_timeout: self.ack_timeout,
+            heartbeat: self.heartbeat,
+            timeout: self.timeout,
+            retry_for: self.retry_for,
+        }
+    }
+}
