@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use repl::rule::scheme::Scheme;
+use repl::value::position::Segment;
 use rig::{Rig, Running, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -143,7 +144,8 @@ fn copy_held(rig: &Rig, to: &str) -> PathBuf {
         if sequence == last && offset > 0 {
             fs::OpenOptions::new().write(true).open(copy.join(&name)).unwrap().set_len(offset).unwrap();
             // The cut is between two records, or at the end of a closed file, which has nothing behind its last one.
-            let (mut scanner, held) = (Scheme::Bdb.scanner(None), fs::read(copy.join(&name)).unwrap());
+            let (mut scanner, held) =
+                (Scheme::Bdb.scanner(Segment::new(1, 1), None), fs::read(copy.join(&name)).unwrap());
             scanner.take(&held);
             let behind = &held[scanner.safe() as usize..];
             assert!(behind.iter().all(|byte| *byte == 0), "{name}, held up to {offset}: {:?}", scanner.trouble());

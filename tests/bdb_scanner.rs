@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use repl::rule::scheme::{Closure, Engine, HEAD, Mark, Scanner, Scheme};
+use repl::rule::scheme::{Beside, Closure, Engine, HEAD, Kind, Mark, Scanner, Scheme};
 use repl::value::position::Segment;
 use repl::value::time::Time;
 use tempfile::TempDir;
@@ -109,7 +109,7 @@ fn logs(home: &Path) -> BTreeMap<u64, Vec<u8>> {
 }
 
 fn scan(bytes: &[u8]) -> Scanner {
-    let mut scanner = Scheme::Bdb.scanner(None);
+    let mut scanner = Scheme::Bdb.scanner(Segment::new(1, 1), None);
     bytes.chunks(64 << 10).for_each(|chunk| scanner.take(chunk));
     scanner
 }
@@ -120,7 +120,7 @@ fn head(bytes: &[u8]) -> &[u8] {
 
 /// Takes one byte at a time: every place up to which the log was safe, and every boundary.
 fn walk(bytes: &[u8]) -> (Vec<u64>, Vec<Mark>) {
-    let mut scanner = Scheme::Bdb.scanner(None);
+    let mut scanner = Scheme::Bdb.scanner(Segment::new(1, 1), None);
     let (mut ends, mut marks) = (Vec::new(), Vec::new());
     for byte in bytes {
         let before = (scanner.safe(), scanner.boundary());
@@ -156,6 +156,11 @@ fn compare(home: &Path, cursor: &[(u64, u64, u64)]) {
     }
 }
 
+/// A segment that begins with these bytes comes next.
+fn beside(next: &[u8]) -> Beside<'_> {
+    Beside { own: &[], segment: Segment::new(1, 2), next, is_passed: false }
+}
+
 fn is_damaged(closure: &Closure) -> bool {
     matches!(closure, Closure::Damaged(_))
 }
@@ -182,11 +187,11 @@ fn every_file_with_a_successor_is_closed_and_the_last_is_open() {
     for (number, bytes) in &files {
         let scanner = scan(bytes);
         match files.get(&(number + 1)) {
-            Some(next) => assert_eq!(scanner.closure(head(next)), Closure::Closed, "file {number}"),
+            Some(next) => assert_eq!(scanner.closure(beside(head(next))), Closure::Closed, "file {number}"),
             None => assert_eq!(*number, last),
         }
-        assert_eq!(scanner.closure(&[]), Closure::Open);
-        assert_eq!(scanner.closure(&[0; HEAD]), Closure::Open);
+        assert_eq!(scanner.closure(beside(&[])), Closure::Open);
+        assert_eq!(scanner.closure(beside(&[0; HEAD])), Closure::Open);
     }
 }
 
@@ -202,16 +207,16 @@ fn a_damaged_or_cut_file_is_never_closed() {
         flipped[at] ^= 0x10;
         let scanner = scan(&flipped);
         assert!(scanner.safe() as usize <= at, "{at}");
-        assert!(is_damaged(&scanner.closure(head(next))), "{at}");
+        assert!(is_damaged(&scanner.closure(beside(head(next)))), "{at}");
         let mut torn = bytes.clone();
         torn[at..].fill(0);
         // A record that ends in zeros is whole without them.
         let is_whole = torn[..safe] == bytes[..safe];
-        assert_eq!(is_damaged(&scan(&torn).closure(head(next))), !is_whole, "zero from {at}");
-        assert!(is_damaged(&scan(&bytes[..at]).closure(head(next))), "cut at {at}");
+        assert_eq!(is_damaged(&scan(&torn).closure(beside(head(next)))), !is_whole, "zero from {at}");
+        assert!(is_damaged(&scan(&bytes[..at]).closure(beside(head(next)))), "cut at {at}");
     }
     for end in ends.iter().rev().skip(1).step_by(20) {
-        assert!(is_damaged(&scan(&bytes[..*end as usize]).closure(head(next))), "cut at record {end}");
+        assert!(is_damaged(&scan(&bytes[..*end as usize]).closure(beside(head(next)))), "cut at record {end}");
     }
 }
 
@@ -220,13 +225,13 @@ fn a_gap_or_a_file_of_another_environment_is_damage() {
     let (ours, theirs) = (written(4, 400), written(5, 400));
     let (ours, theirs) = (logs(ours.directory.path()), logs(theirs.directory.path()));
     let first = scan(&ours[&1]);
-    assert!(is_damaged(&first.closure(head(&ours[&1]))));
-    assert!(is_damaged(&first.closure(head(&ours[&3]))));
+    assert!(is_damaged(&first.closure(beside(head(&ours[&1])))));
+    assert!(is_damaged(&first.closure(beside(head(&ours[&3])))));
     for (number, next) in &theirs {
-        assert!(is_damaged(&first.closure(head(next))), "their file {number}");
+        assert!(is_damaged(&first.closure(beside(head(next)))), "their file {number}");
     }
     // Another database's file, and a region, are no log.
-    assert!(is_damaged(&first.closure(&[b'x'; HEAD])));
+    assert!(is_damaged(&first.closure(beside(&[b'x'; HEAD]))));
 }
 
 #[test]
@@ -241,7 +246,8 @@ fn what_was_safe_while_the_engine_wrote_is_what_the_file_holds_in_the_end() {
         let is_over = child.try_wait().unwrap();
         let from = shipped.keys().last().copied().unwrap_or(1);
         for number in (from..).take_while(|number| path(directory.path(), *number).exists()) {
-            let (scanner, held) = shipped.entry(number).or_insert_with(|| (Scheme::Bdb.scanner(None), Vec::new()));
+            let (scanner, held) =
+                shipped.entry(number).or_insert_with(|| (Scheme::Bdb.scanner(Segment::new(1, 1), None), Vec::new()));
             follow(&path(directory.path(), number), scanner, held);
             reads += 1;
         }
@@ -286,7 +292,7 @@ fn the_journal_of_berkeley_db_sql_is_a_log_as_well() {
     let script: String =
         std::iter::once("create table t(a integer primary key, b);\n".to_owned()).chain(rows).collect();
     run("db5.3-sql-util", Command::new("db5.3_sql").arg("app.db").current_dir(&directory), &script);
-    assert_eq!(Scheme::detect(names(&journal).iter().map(String::as_str)).unwrap().engine(), Engine::Bdb);
+    assert_eq!(Kind::detect(names(&journal).iter().map(String::as_str)).unwrap().engine, Engine::Bdb);
     let shown = journal.to_str().unwrap();
     assert!(Scheme::Bdb.warning(shown, None).is_some());
     assert_eq!(Scheme::Bdb.warning(shown, Some(config)), None);
@@ -302,7 +308,7 @@ fn the_journal_of_berkeley_db_sql_is_a_log_as_well() {
     let files = logs(&journal);
     assert!(files.len() >= 3 && files.contains_key(&1), "{:?}", files.keys());
     for (number, bytes) in files.iter().rev().skip(1) {
-        assert_eq!(scan(bytes).closure(head(&files[&(number + 1)])), Closure::Closed, "file {number}");
+        assert_eq!(scan(bytes).closure(beside(head(&files[&(number + 1)]))), Closure::Closed, "file {number}");
     }
 }
 

@@ -36,7 +36,7 @@ fn run(args: Args) -> Result<()> {
     let monitor = narrate::monitor(NAME, &args.talk);
     let (logdir, file) = place(&args)?;
     let dir = Dir::open(&logdir)?;
-    let (scheme, pinned) = log::scheme_of(&dir, args.log.scheme()?, None)?;
+    let (scheme, pinned) = log::scheme_of(&dir, args.log.kind()?, None)?;
     let set = args.set.clone().or(pinned).unwrap_or_default();
     if let Some(warning) = log::warning(&dir, &scheme)? {
         monitor(Note::Warning(warning));

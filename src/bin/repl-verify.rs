@@ -53,7 +53,7 @@ fn run(args: &Args) -> Result<()> {
         return args::completions(Args::command(), shell);
     }
     let path = args.dir.clone().unwrap_or_default();
-    let found = verify::run(&Dir::open(&path)?, args.log.scheme()?, args.state.as_deref())?;
+    let found = verify::run(&Dir::open(&path)?, args.log.kind()?, args.state.as_deref())?;
     if args.json {
         report::print(format!("{}\n", object(&path.to_string_lossy(), &found)).as_bytes())?;
     } else if !args.talk.quiet {

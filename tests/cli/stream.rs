@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
+use repl::rule::scheme::{self, Engine, Scheme};
 use repl::rule::stream::frame::{COMPRESSED, DATA_MAX, Kind, header};
 use repl::rule::stream::message::{Begin, HOLE_MAX, Message, data_head};
 use repl::value::digest::Digest;
@@ -526,10 +527,13 @@ fn a_set_is_named_later_by_a_proven_stream_only() {
 #[test]
 fn a_segment_size_bounds_every_segment() {
     let rig = Rig::new();
-    let sized = repl::rule::stream::hello::Hello { segment_size: 8, ..hello() };
-    taken(&rig, "", Stream::of(&sized).begin(1).data(b"12345678").bye());
-    refused(&rig, "", Stream::of(&sized).begin_after(1, b"12345678").data(b"9"), 6, "beyond the segment size 8");
-    refused(&rig, "", Stream::of(&sized).begin_after(1, b"12345678").hole(1), 6, "beyond the segment size 8");
+    let kind = scheme::Kind::new(Engine::Postgres, None).unwrap();
+    let scheme = Scheme::new(&kind, "7", 1 << 20).unwrap();
+    let sized = repl::rule::stream::hello::Hello { scheme, ..hello() };
+    taken(&rig, "", Stream::of(&sized).begin(1).hole(1 << 20).bye());
+    let (whole, beyond) = (vec![0; 1 << 20], "beyond the segment size 1048576");
+    refused(&rig, "", Stream::of(&sized).begin_after(1, &whole).data(b"9"), 6, beyond);
+    refused(&rig, "", Stream::of(&sized).begin_after(1, &whole).hole(1), 6, beyond);
 }
 
 #[test]

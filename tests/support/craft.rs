@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use repl::rule::pattern::Pattern;
-use repl::rule::scheme::{Engine, Scheme};
+use repl::rule::scheme::Scheme;
 use repl::rule::stream::frame::{COMPRESSED, Kind, header};
 use repl::rule::stream::hello::Hello;
 use repl::rule::stream::magic::MAGIC;
@@ -25,9 +25,7 @@ use super::rig::{APPLY, Ran, Rig};
 pub fn hello() -> Hello {
     Hello {
         set: "orders".into(),
-        scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log.%S").unwrap())).unwrap(),
-        identity: "id-1".into(),
-        segment_size: 0,
+        scheme: Scheme::Plain(Pattern::parse("log.%S").unwrap()),
         epoch: 3,
         fingerprint: String::new(),
         site: "mars".into(),

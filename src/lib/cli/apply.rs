@@ -147,7 +147,7 @@ impl Args {
             None => None,
         };
         Ok(Options {
-            scheme: self.log.scheme()?,
+            kind: self.log.kind()?,
             set: self.set.clone(),
             site: self.site.clone().unwrap_or_default(),
             state: self.state.clone(),

@@ -7,7 +7,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 
 use crate::rule::pattern::Pattern;
-use crate::rule::scheme::{Engine, Scheme};
+use crate::rule::scheme::{Engine, Kind};
 use crate::value::exit::{Code, Failure};
 
 /// How much is said.
@@ -25,7 +25,7 @@ pub struct Talk {
 /// Which log this is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Log {
-    /// Kind of database: bdb, eloquence or plain [default: as file names or the stream show]
+    /// Kind of database: bdb, postgres, eloquence or plain [default: as file names or the stream show]
     #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
     pub engine: Option<Engine>,
 
@@ -35,14 +35,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// The scheme that was told; `None` when nothing was.
-    pub fn scheme(&self) -> Result<Option<Scheme>> {
+    /// What was told; `None` when nothing was.
+    pub fn kind(&self) -> Result<Option<Kind>> {
         let (engine, pattern) = match (self.engine, &self.pattern) {
             (None, None) => return Ok(None),
             (None, Some(pattern)) => (Engine::Plain, Some(pattern.clone())),
             (Some(engine), pattern) => (engine, pattern.clone()),
         };
-        Scheme::new(engine, pattern).map(Some).map_err(|why| Failure::new(Code::Usage, why).into())
+        Kind::new(engine, pattern).map(Some).map_err(|why| Failure::new(Code::Usage, why).into())
     }
 }
 

@@ -28,6 +28,9 @@ const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// `NONBLOCK` so that a fifo in a segment's place does not hang the open.
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
+/// A file that has no name of its own yet; whoever holds the directory's lock makes it.
+pub const UNNAMED: &str = ".repl-new";
+
 impl Dir {
     /// Opens a directory; the path itself may lead through links, since the operator gave it.
     pub fn open(path: &Path) -> Result<Dir> {
@@ -169,6 +172,18 @@ impl Dir {
         let flags = FILE_FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = fs::openat(&self.fd, name, flags, PRIVATE_FILE).map_err(io::Error::from);
         fd.map(File::from).with_context(|| format!("cannot make {}", self.shown(name)))
+    }
+
+    /// Makes a file of `length` zeros, mode 0600, in the place of whatever has this name: nobody ever sees it shorter.
+    pub fn create_filled(&self, name: &str, length: u64) -> Result<File> {
+        let make = || -> io::Result<File> {
+            let flags = FILE_FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+            let file = File::from(fs::openat(&self.fd, UNNAMED, flags, PRIVATE_FILE)?);
+            file.set_len(length)?;
+            fs::renameat(&self.fd, UNNAMED, &self.fd, name)?;
+            Ok(file)
+        };
+        make().with_context(|| format!("cannot make {}", self.shown(name)))
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>> {

@@ -21,9 +21,9 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize>
     Ok(count)
 }
 
-/// Hashes up to `length` bytes from the beginning of a file, and shows each piece to `see` as well.
-pub fn prefix_with(file: &File, length: u64, mut see: impl FnMut(&[u8])) -> io::Result<Running> {
-    let mut running = Running::new();
+/// Hashes up to `length` bytes from the beginning of a file, and shows each piece to `see` as well. `running` is of no
+/// bytes yet.
+pub fn prefix_with(file: &File, mut running: Running, length: u64, mut see: impl FnMut(&[u8])) -> io::Result<Running> {
     let mut buffer = vec![0; length.min(1 << 18) as usize];
     while running.length() < length {
         let want = (length - running.length()).min(buffer.len() as u64) as usize;
@@ -39,6 +39,6 @@ pub fn prefix_with(file: &File, length: u64, mut see: impl FnMut(&[u8])) -> io::
 }
 
 /// Hashes up to `length` bytes from the beginning of a file.
-pub fn prefix(file: &File, length: u64) -> io::Result<Running> {
-    prefix_with(file, length, |_| {})
+pub fn prefix(file: &File, running: Running, length: u64) -> io::Result<Running> {
+    prefix_with(file, running, length, |_| {})
 }

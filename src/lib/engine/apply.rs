@@ -26,10 +26,10 @@ pub use self::land::{Differing, Sync};
 use super::note::{Monitor, Note};
 use super::site::{self, Holding, Origin, STATE, Site};
 use crate::edge::bell::Bell;
-use crate::edge::dir::Dir;
+use crate::edge::dir::{Dir, UNNAMED};
 use crate::edge::lock::Lock;
 use crate::edge::signal::Stop;
-use crate::rule::scheme::Scheme;
+use crate::rule::scheme::{Kind, Scheme};
 use crate::rule::stream::back::{Line, Welcome};
 use crate::rule::stream::hello::Hello;
 use crate::rule::stream::message::Message;
@@ -41,7 +41,7 @@ use crate::value::position::Start;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Refuse streams of another engine or pattern.
-    pub scheme: Option<Scheme>,
+    pub kind: Option<Kind>,
     /// Refuse streams of another set.
     pub set: Option<String>,
     /// Name of this site, for the greeting.
@@ -62,6 +62,8 @@ pub struct Options {
     pub reason: Option<String>,
 }
 
+/// Aux files that may come before the beginning is proven.
+const AUX_EARLY: usize = 1024;
 /// Bytes of log after which a sync is due though more is at hand.
 const AT_HAND: usize = 1 << 20;
 
@@ -187,7 +189,6 @@ impl Session<'_> {
         let origin = self.admit(&hello, origin)?;
         let mut landing =
             Landing::new(self.dir, hello.scheme.clone(), self.site, self.commit, Arc::clone(self.monitor));
-        landing.segment_size = hello.segment_size;
         landing.sync = self.options.sync;
         landing.differing = self.options.differing;
         landing.reason.clone_from(&self.options.reason);
@@ -210,8 +211,8 @@ impl Session<'_> {
 
     /// Checks who sends against what is pinned here, and this directory against foreign files.
     fn admit(&self, hello: &Hello, origin: Option<Origin>) -> Result<Option<Origin>> {
-        if let Some(wanted) = self.options.scheme.as_ref().filter(|wanted| **wanted != hello.scheme) {
-            let (ours, theirs) = (wanted.engine(), hello.scheme.engine());
+        if let Some(wanted) = self.options.kind.as_ref().filter(|wanted| !wanted.fits(&hello.scheme)) {
+            let (ours, theirs) = (wanted.engine, hello.scheme.engine());
             return fail(
                 Code::Fenced,
                 format!("this site takes engine {ours} only (or another pattern), the stream is of {theirs}"),
@@ -247,7 +248,7 @@ impl Session<'_> {
         for name in self.dir.names()? {
             let shown = show_bytes(name.as_encoded_bytes());
             let is_ours = match name.to_str() {
-                Some(STATE | "lost+found") => true,
+                Some(STATE | UNNAMED | "lost+found") => true,
                 Some(name) => scheme.segment(name).is_some() || self.is_side_file(scheme, name)?,
                 None => false,
             };
@@ -285,7 +286,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let (mut attached, mut at_hand, mut until) = (false, 0, None);
         // What comes before the beginning is proven must wait: bounded, since few names are taken.
-        let mut early: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        let mut early: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         loop {
             if self.commit.is_failed() {
                 return fail(Code::Failed, "what was received could not be made durable");
@@ -306,14 +307,16 @@ impl Session<'_> {
                     let pinned = self.pin(hello, origin.take(), begin.position)?;
                     landing.start = Some(pinned.start);
                     for (name, bytes) in std::mem::take(&mut early) {
-                        self.aux(name, &bytes)?;
+                        self.aux(&hello.scheme, &name, &bytes)?;
                     }
+                    landing.check_role()?;
                     start_feed(&pinned)?;
                     (self.monitor)(Note::FoundPosition(begin.position));
                     (self.monitor)(Note::Ready);
                 }
                 Message::Begin(begin) => {
                     landing.follow(&begin)?;
+                    landing.check_role()?;
                     (self.monitor)(Note::Processing(begin.position.segment));
                 }
                 Message::Data { offset, bytes } => {
@@ -338,11 +341,15 @@ impl Session<'_> {
                     return Ok(());
                 }
                 Message::Aux { name, bytes } => {
-                    let name = known_aux(&hello.scheme, name)?;
+                    if !hello.scheme.is_aux(name) {
+                        return fail(Code::Corrupt, format!("aux file '{}' is not one of this engine's", show(name)));
+                    }
                     if attached {
-                        self.aux(name, bytes)?;
+                        self.aux(&hello.scheme, name, bytes)?;
+                    } else if early.len() < AUX_EARLY {
+                        early.insert(name.to_owned(), bytes.to_vec());
                     } else {
-                        early.insert(name, bytes.to_vec());
+                        return fail(Code::Corrupt, "too many aux files before the stream begins");
                     }
                 }
                 Message::Patch { offset, .. } => {
@@ -367,13 +374,7 @@ impl Session<'_> {
             }
             return Ok(origin);
         }
-        let origin = Origin {
-            set: hello.set.clone(),
-            scheme: hello.scheme.clone(),
-            identity: hello.identity.clone(),
-            segment_size: hello.segment_size,
-            start,
-        };
+        let origin = Origin { set: hello.set.clone(), scheme: hello.scheme.clone(), start };
         site.pin(&origin)?;
         let detail = format!("set '{}', engine {}, from {start}", origin.set, origin.scheme.engine());
         site.record("attach", &detail, self.options.reason.as_deref())?;
@@ -382,13 +383,17 @@ impl Session<'_> {
 
     /// A small file beside the log. What the master has is kept in `.repl/aux/`; the file itself is replaced only while
     /// it is still what the master sent before, since a replica's configuration may have to differ.
-    fn aux(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn aux(&self, scheme: &Scheme, name: &str, bytes: &[u8]) -> Result<()> {
         let site = self.site.lock();
-        let shipped = site.dir().subdir("aux")?;
+        let shipped = site.dir().subdir(site::AUX)?;
         let before = shipped.read_small(name, 1 << 16)?;
         let here = self.dir.read_small(name, 1 << 20)?;
         if here.as_deref() == Some(bytes) {
             return shipped.replace(name, bytes);
+        }
+        if here.is_some() && scheme.has_fixed_aux() {
+            let text = format!("diverged: {name} here is not the master's: two histories have the same number");
+            return fail(Code::Diverged, text);
         }
         if here.is_none() || (here == before && !self.options.append_only) {
             self.dir.replace(name, bytes)?;
@@ -398,13 +403,5 @@ impl Session<'_> {
             (self.monitor)(Note::Warning(text));
         }
         shipped.replace(name, bytes)
-    }
-}
-
-/// A name of a small file that the engine's rules list; a peer's own is never used.
-fn known_aux(scheme: &Scheme, name: &str) -> Result<&'static str> {
-    match scheme.aux_names().iter().find(|known| **known == name) {
-        Some(known) => Ok(known),
-        None => fail(Code::Corrupt, format!("aux file '{}' is not one of this engine's", show(name))),
     }
 }

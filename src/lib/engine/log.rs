@@ -1,14 +1,18 @@
 //! What can be known of a log directory before it is shipped or proven: its engine, its set, its epoch, and what its
 //! operator should be told.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::site;
 use crate::edge::dir::Dir;
-use crate::rule::scheme::Scheme;
-use crate::value::exit::{Code, Failure};
+use crate::edge::read::read_at;
+use crate::rule::scheme::{Beside, Closure, HEAD, Kind, Scanner, Scheme};
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::position::Segment;
 
 /// The epoch that a log directory's own records, or the sender's, give it.
 pub fn epoch(dir: &Dir, state: Option<&Dir>) -> Result<u64> {
@@ -24,30 +28,154 @@ pub fn epoch(dir: &Dir, state: Option<&Dir>) -> Result<u64> {
 }
 
 /// Engine, pattern and set of a log directory: as told, as pinned when it is a replica's, or as its file names show.
-pub fn scheme_of(dir: &Dir, told: Option<Scheme>, state: Option<&Path>) -> Result<(Scheme, Option<String>)> {
+pub fn scheme_of(dir: &Dir, told: Option<Kind>, state: Option<&Path>) -> Result<(Scheme, Option<String>)> {
     let origin = match site::peek(dir, state)? {
         Some(state) => site::origin(&state)?,
         None => None,
     };
-    if let Some(origin) = origin {
-        let scheme = told.unwrap_or(origin.scheme);
-        return Ok((scheme, Some(origin.set)));
+    if let Some(origin) = &origin
+        && told.as_ref().is_none_or(|told| told.fits(&origin.scheme))
+    {
+        return Ok((origin.scheme.clone(), Some(origin.set.clone())));
     }
-    if let Some(scheme) = told {
-        return Ok((scheme, None));
-    }
+    let set = origin.map(|origin| origin.set);
     let names = dir.names()?;
-    match Scheme::detect(names.iter().filter_map(|name| name.to_str())) {
-        Ok(scheme) => Ok((scheme, None)),
-        Err(why) => Err(Failure::new(Code::Usage, format!("{}: {why}", dir.path().display()))
+    let names = || names.iter().filter_map(|name| name.to_str());
+    let kind = told.map_or_else(|| Kind::detect(names()), Ok).map_err(|why| {
+        Failure::new(Code::Usage, format!("{}: {why}", dir.path().display()))
             .hint("say it with --engine, or with --pattern for plain logs")
-            .into()),
+    })?;
+    let mut found = kind.scheme(&[]);
+    for name in names().filter(|name| kind.wants_head_of(name)) {
+        if found.is_none()
+            && let Some(file) = dir.open_read(name)?
+        {
+            found = kind.scheme(&head(&file)?);
+        }
     }
+    match found {
+        Some(scheme) => Ok((scheme, set)),
+        None => {
+            let text = format!("{}: no {} segment here says what it is of", dir.path().display(), kind.engine);
+            fail(Code::Failed, text)
+        }
+    }
+}
+
+/// The segments of a directory, each with the name that its file has: those that have begun, of one history. `is_known`
+/// spares those that were there before another look.
+pub(in crate::engine) fn segments(
+    dir: &Dir,
+    scheme: &Scheme,
+    is_known: impl Fn(Segment) -> bool,
+) -> Result<BTreeMap<Segment, String>> {
+    let mut found = BTreeMap::new();
+    for name in dir.names()? {
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        if let Some(segment) = scheme.segment(name) {
+            if is_known(segment) || is_begun(dir, scheme, segment, name)? {
+                found.insert(segment, name.to_owned());
+            }
+        } else if let Some(segment) = scheme.segment_aside(name) {
+            found.entry(segment).or_insert_with(|| name.to_owned());
+        }
+    }
+    let newest = found.keys().map(|segment| segment.generation).max().unwrap_or_default();
+    if found.keys().any(|segment| segment.generation < newest)
+        && let Some(name) = scheme.history_name(newest)
+        && let Some(history) = dir.read_small(&name, 1 << 16)?
+        && let Some(past) = scheme.lineage(newest, &String::from_utf8_lossy(&history))
+    {
+        let is_past = |segment: &Segment| {
+            past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)
+        };
+        found.retain(|segment, _| segment.generation == newest || is_past(segment));
+    }
+    Ok(found)
+}
+
+/// Whether a file has begun to be the segment of its name.
+pub(in crate::engine) fn is_begun(dir: &Dir, scheme: &Scheme, segment: Segment, name: &str) -> Result<bool> {
+    if !scheme.recycles() {
+        return Ok(true);
+    }
+    match dir.open_read(name)? {
+        Some(file) => Ok(scheme.is_begun(segment, &head(&file)?)),
+        None => Ok(false),
+    }
+}
+
+/// Whether a segment is finished, judged by the one after it.
+pub(in crate::engine) fn closure(
+    scanner: &Scanner,
+    file: &File,
+    segment: Segment,
+    next: &File,
+    is_passed: bool,
+) -> Result<Closure> {
+    let (own, mut length) = (head(file)?, HEAD);
+    loop {
+        let next = beginning(next, length)?;
+        match scanner.closure(Beside { own: &own, segment, next: &next, is_passed }) {
+            Closure::More if next.len() == length => length *= 4,
+            closure => return Ok(closure),
+        }
+    }
+}
+
+/// Opens a segment under whichever name its file has.
+pub(in crate::engine) fn open(dir: &Dir, scheme: &Scheme, segment: Segment) -> Result<Option<(File, String)>> {
+    let names = [Some(scheme.name(segment)), scheme.other_name(segment)];
+    for name in names.into_iter().flatten() {
+        if let Some(file) = dir.open_read(&name)? {
+            return Ok(Some((file, name)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the database whose log directory this is has been promoted: a past is told of that no master has sent.
+pub(in crate::engine) fn promoted(dir: &Dir, state: &Dir, scheme: &Scheme, generation: u64) -> Result<Option<u64>> {
+    if !scheme.forks() {
+        return Ok(None);
+    }
+    let sent = if state.identity(site::AUX)?.is_some() { Some(state.open_subdir(site::AUX)?) } else { None };
+    for name in dir.names()? {
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        let Some(later) = scheme.history_of(name).filter(|later| *later > generation) else {
+            continue;
+        };
+        let is_sent = match &sent {
+            Some(sent) => sent.identity(name)?.is_some(),
+            None => false,
+        };
+        if !is_sent {
+            return Ok(Some(later));
+        }
+    }
+    Ok(None)
+}
+
+/// The beginning of a file, up to [`HEAD`] bytes.
+pub(in crate::engine) fn head(file: &File) -> Result<Vec<u8>> {
+    beginning(file, HEAD)
+}
+
+/// The beginning of a file, up to so many bytes.
+pub(in crate::engine) fn beginning(file: &File, length: usize) -> Result<Vec<u8>> {
+    let mut head = vec![0; length];
+    let count = read_at(file, &mut head, 0)?;
+    head.truncate(count);
+    Ok(head)
 }
 
 /// A warning about how the log is set up, where there is one.
 pub fn warning(dir: &Dir, scheme: &Scheme) -> Result<Option<String>> {
-    let config = match scheme.aux_names().first() {
+    let config = match scheme.config_name() {
         Some(name) => dir.read_small(name, 1 << 16)?,
         None => None,
     };

@@ -14,7 +14,6 @@ mod tracker;
 mod via;
 
 use std::fs::File;
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -27,13 +26,13 @@ use self::source::Source;
 pub use self::status::Status;
 use self::tracker::Tracker;
 use super::note::{Monitor, Note};
-use super::site;
+use super::{log, site};
 use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
 use crate::edge::link::{Inlet, Outgoing};
 use crate::edge::signal::Stop;
 use crate::edge::watch::Watch;
-use crate::rule::scheme::{HEAD, Scheme};
+use crate::rule::scheme::Scheme;
 use crate::rule::stream::back::Welcome;
 use crate::rule::stream::hello::Hello;
 use crate::rule::stream::message::Message;
@@ -224,7 +223,6 @@ impl Parts<'_> {
         let source = Source::new(self.dir.try_clone()?, options.scheme.clone(), reading)?;
         let mut outlet = Outlet::open(Outgoing::new(out, give_up), options.compress, rate)?;
         outlet.send(&Message::Hello(self.hello()?.print().as_bytes()))?;
-        self.send_aux(&mut outlet)?;
         let status = &mut *self.status;
         let mut pulse = |at: Option<Position>, end: Option<Position>| {
             if let Some(status) = status {
@@ -239,36 +237,18 @@ impl Parts<'_> {
 
     fn hello(&self) -> Result<Hello> {
         let options = self.options;
-        let names = self.dir.names()?;
-        let segments = names.iter().filter_map(|name| options.scheme.segment(name.to_str()?));
-        let fingerprint = match segments.min() {
-            Some(oldest) => {
-                let mut head = Vec::new();
-                if let Some(file) = self.dir.open_read(&options.scheme.name(oldest))? {
-                    io::Read::read_to_end(&mut io::Read::take(file, HEAD as u64), &mut head)?;
-                }
-                options.scheme.fingerprint(&head)
-            }
+        let segments = log::segments(self.dir, &options.scheme, |_| false)?;
+        let fingerprint = match segments.values().next().map(|name| self.dir.open_read(name)).transpose()?.flatten() {
+            Some(oldest) => options.scheme.fingerprint(&log::head(&oldest)?),
             None => String::new(),
         };
         Ok(Hello {
             set: options.set.clone(),
             scheme: options.scheme.clone(),
-            identity: String::new(),
-            segment_size: 0,
             epoch: options.epoch,
             fingerprint,
             site: options.site.clone(),
         })
-    }
-
-    fn send_aux(&self, outlet: &mut Outlet<impl Write>) -> Result<()> {
-        for name in self.options.scheme.aux_names() {
-            if let Some(bytes) = self.dir.read_small(name, 1 << 16)? {
-                outlet.send(&Message::Aux { name, bytes: &bytes })?;
-            }
-        }
-        Ok(())
     }
 
     /// A pipeline that the shell built, with a fifo for the way back.

@@ -17,7 +17,7 @@ use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
 use crate::edge::slots::{self, Slots};
 use crate::rule::pattern::Pattern;
-use crate::rule::scheme::{Engine, Scheme};
+use crate::rule::scheme::{Engine, Kind, Scheme};
 use crate::rule::stream::hello::Hello;
 use crate::rule::verdict::Held;
 use crate::value::digest::Digest;
@@ -37,6 +37,8 @@ pub const POSITION: &str = "position";
 pub const APPLIED: &str = "applied";
 /// See the module.
 pub const EPOCH: &str = "epoch";
+/// Small files beside the log, as the master has them.
+pub const AUX: &str = "aux";
 /// See the module.
 pub const MANIFEST: &str = "B3SUMS";
 /// See the module.
@@ -49,12 +51,8 @@ pub const HISTORY: &str = "history.jsonl";
 pub struct Origin {
     /// Name of the set; empty when no sender gave one yet.
     pub set: String,
-    /// Engine and pattern.
+    /// See [`Hello::scheme`].
     pub scheme: Scheme,
-    /// See [`Hello::identity`].
-    pub identity: String,
-    /// See [`Hello::segment_size`].
-    pub segment_size: u64,
     /// Where the first stream began.
     pub start: Position,
 }
@@ -91,8 +89,8 @@ impl Origin {
             word(&self.set),
             self.scheme.engine(),
             word(&pattern),
-            word(&self.identity),
-            self.segment_size,
+            word(&self.scheme.identity()),
+            self.scheme.segment_size(),
             self.start,
             if self.is_self_contained() { "yes" } else { "no" },
         )
@@ -106,11 +104,11 @@ impl Origin {
             "" => None,
             pattern => Some(Pattern::parse(pattern).ok()?),
         };
+        let kind = Kind::new(Engine::parse(&pairs::get(text, "engine")?).ok()?, pattern).ok()?;
+        let (identity, segment_size) = (pairs::get(text, "identity")?, pairs::count(text, "segment-size")?);
         Some(Origin {
             set: pairs::get(text, "set")?,
-            scheme: Scheme::new(Engine::parse(&pairs::get(text, "engine")?).ok()?, pattern).ok()?,
-            identity: pairs::get(text, "identity")?,
-            segment_size: pairs::count(text, "segment-size")?,
+            scheme: Scheme::new(&kind, &identity, segment_size).ok()?,
             start: pairs::get(text, "start")?.parse().ok()?,
         })
     }
@@ -128,18 +126,19 @@ impl Origin {
         if !self.set.is_empty() && self.set != hello.set {
             return differs("set", &self.set, &hello.set);
         }
-        if self.scheme != hello.scheme {
+        let (ours, theirs) = (&self.scheme, &hello.scheme);
+        if (ours.engine(), ours.pattern()) != (theirs.engine(), theirs.pattern()) {
             let show = |scheme: &Scheme| match scheme.pattern() {
                 Some(pattern) => format!("{} {pattern}", scheme.engine()),
                 None => scheme.engine().to_string(),
             };
-            return differs("engine", &show(&self.scheme), &show(&hello.scheme));
+            return differs("engine", &show(ours), &show(theirs));
         }
-        if self.identity != hello.identity {
-            return differs("the database with identity", &self.identity, &hello.identity);
+        if ours.identity() != theirs.identity() {
+            return differs("the database with identity", &ours.identity(), &theirs.identity());
         }
-        if self.segment_size != hello.segment_size {
-            return differs("segment size", &self.segment_size.to_string(), &hello.segment_size.to_string());
+        if ours.segment_size() != theirs.segment_size() {
+            return differs("segment size", &ours.segment_size().to_string(), &theirs.segment_size().to_string());
         }
         Ok(())
     }
@@ -412,9 +411,7 @@ mod tests {
     fn origin_of(start: &str) -> Origin {
         Origin {
             set: "a b".into(),
-            scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log %S").unwrap())).unwrap(),
-            identity: String::new(),
-            segment_size: 0,
+            scheme: Scheme::Plain(Pattern::parse("log %S").unwrap()),
             start: start.parse().unwrap(),
         }
     }

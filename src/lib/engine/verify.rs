@@ -5,7 +5,6 @@
 //! the segment that is being written counts as far as its records are whole.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 
-use super::log::scheme_of;
+use super::log::{self, scheme_of};
 use super::site::{self, Closed, Holding};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix_with;
-use crate::rule::scheme::{Closure, HEAD, Mark, Scheme, Step};
+use crate::rule::scheme::{self, Closure, Mark, Scheme, Step};
 use crate::value::digest::Digest;
 use crate::value::exit::Code;
 use crate::value::position::{Position, Segment};
@@ -90,11 +89,13 @@ struct Expected {
 }
 
 /// Proves a log directory.
-pub fn run(dir: &Dir, told: Option<Scheme>, state: Option<&Path>) -> Result<Report> {
+pub fn run(dir: &Dir, told: Option<scheme::Kind>, state: Option<&Path>) -> Result<Report> {
     let (scheme, set) = scheme_of(dir, told, state)?;
     let expected = Expected::read(dir, state, &scheme)?;
     let present = present(dir, &scheme, &expected)?;
-    let mut findings = missing(&scheme, &present, &expected);
+    // A live server removes its own log behind it.
+    let is_servers = scheme.servers_mark().is_some_and(|mark| matches!(dir.identity(mark), Ok(Some(_))));
+    let mut findings = missing(&scheme, &present, &expected, present.first().copied().filter(|_| is_servers));
     let reads = read_all(dir, &scheme, &present, &expected)?;
     let mut report = Report {
         set: set.unwrap_or_default(),
@@ -139,20 +140,17 @@ impl Expected {
 /// Segments in order; at a replica none beyond what it holds.
 fn present(dir: &Dir, scheme: &Scheme, expected: &Expected) -> Result<Vec<Segment>> {
     let last = expected.holding.map(|holding| holding.held.position.segment);
-    let names = dir.names()?;
-    let segments = names.iter().filter_map(|name| scheme.segment(name.to_str()?));
-    let mut segments: Vec<_> = segments.filter(|segment| last.is_none_or(|last| *segment <= last)).collect();
-    segments.sort_unstable();
-    Ok(segments)
+    let segments = log::segments(dir, scheme, |_| false)?.into_keys();
+    Ok(segments.filter(|segment| last.is_none_or(|last| *segment <= last)).collect())
 }
 
-/// Holes in the order, and what the records name and is not there.
-fn missing(scheme: &Scheme, present: &[Segment], expected: &Expected) -> Vec<Finding> {
+/// Holes in the order, and what the records name and is not there. What lies before `first` need not be there.
+fn missing(scheme: &Scheme, present: &[Segment], expected: &Expected, first: Option<Segment>) -> Vec<Finding> {
     let gap = |segment, text: String| Finding { kind: Kind::Gap, segment, offset: None, text };
     let held = expected.holding.map(|holding| holding.held.position).filter(|at| at.offset > 0);
     let recorded = expected.closed.keys().copied().chain(held.map(|at| at.segment));
     let mut findings: BTreeMap<Segment, Finding> = recorded
-        .filter(|segment| present.binary_search(segment).is_err())
+        .filter(|segment| present.binary_search(segment).is_err() && first.is_none_or(|first| *segment >= first))
         .map(|segment| (segment, gap(segment, format!("{} is missing; it is recorded as held", scheme.name(segment)))))
         .collect();
     for pair in present.windows(2) {
@@ -210,17 +208,16 @@ fn read_segment(
     after: Option<Segment>,
     expected: &Expected,
 ) -> Result<Option<ReadSegment>> {
-    let name = scheme.name(segment);
     // The next one's beginning first: what this one lacks after that is missing for good.
-    let head = after.map(|after| head(dir, &scheme.name(after))).transpose()?.flatten();
-    let Some(file) = dir.open_read(&name)? else {
+    let next = after.map(|after| log::open(dir, scheme, after)).transpose()?.flatten();
+    let Some((file, name)) = log::open(dir, scheme, segment)? else {
         return Ok(None);
     };
     let open = expected.holding.filter(|holding| holding.held.position.segment == segment && !holding.held.closed);
     let limit = open.map_or(u64::MAX, |holding| holding.held.position.offset);
-    let mut scanner = scheme.scanner(None);
+    let mut scanner = scheme.scanner(segment, None);
     scanner.written(clock::written(&file.metadata()?));
-    let running = prefix_with(&file, limit, |bytes| scanner.take(bytes))
+    let running = prefix_with(&file, scheme.running(), limit, |bytes| scanner.take(bytes))
         .with_context(|| format!("cannot read {}", dir.shown(&name)))?;
     let mut findings = Vec::new();
     let mut corrupt = |offset, text| findings.push(Finding { kind: Kind::Corrupt, segment, offset, text });
@@ -253,8 +250,8 @@ fn read_segment(
         }
         (None, None) => {}
     }
-    if let Some(head) = head {
-        if let Closure::Damaged(why) = scanner.closure(&head) {
+    if let (Some((next, _)), Some(after)) = (next, after) {
+        if let Closure::Damaged(why) = log::closure(&scanner, &file, after, &next, true)? {
             corrupt(Some(scanner.safe()), format!("{name}: {why}"));
         }
     } else if open.is_some() && running.length() >= limit && scanner.safe() < limit {
@@ -265,13 +262,4 @@ fn read_segment(
     let is_finished = expected.closed.contains_key(&segment) || after.is_some();
     let end = if is_finished { running.length() } else { scanner.safe().min(limit) };
     Ok(Some(ReadSegment { bytes: running.length(), end, boundary: scanner.boundary(), findings }))
-}
-
-fn head(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>> {
-    let Some(file) = dir.open_read(name)? else {
-        return Ok(None);
-    };
-    let mut head = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, HEAD as u64), &mut head)?;
-    Ok(Some(head))
 }

@@ -5,28 +5,20 @@
 
 pub mod bdb;
 pub mod eloquence;
+mod kind;
 pub mod plain;
+pub mod postgres;
+mod scanner;
 
-use std::fmt;
+pub use self::kind::{ENGINES, Engine, Kind};
+#[cfg(test)]
+use self::scanner::beside;
+pub use self::scanner::{Beside, Closure, Scanner};
 
 use super::pattern::Pattern;
+use crate::value::digest::{Mask, Running};
 use crate::value::position::Segment;
 use crate::value::time::Time;
-
-/// A database kind, as `--engine` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// Numbered files, append-only.
-    Plain,
-    /// Eloquence forward logs, `fw-1-1`.
-    Eloquence,
-    /// Berkeley DB and Berkeley DB SQL, `log.0000000001`.
-    Bdb,
-}
-
-/// Every engine with its name.
-pub const ENGINES: [(Engine, &str); 3] =
-    [(Engine::Plain, "plain"), (Engine::Eloquence, "eloquence"), (Engine::Bdb, "bdb")];
 
 /// The rules of one log directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +29,8 @@ pub enum Scheme {
     Eloquence(Pattern),
     /// Berkeley DB.
     Bdb,
+    /// PostgreSQL, of one cluster.
+    Postgres(postgres::Cluster),
 }
 
 /// How one segment follows another.
@@ -59,74 +53,24 @@ pub struct Mark {
     pub time: Option<Time>,
 }
 
-/// Whether a segment is finished, judged from the beginning of the one after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closure {
-    /// It is: its file has its final length and every byte.
-    Closed,
-    /// The next one has not begun yet.
-    Open,
-    /// The next one says that records are missing here, or is damaged itself: what and where.
-    Damaged(String),
-}
-
-/// Reads a segment's bytes in order and says how far they are complete, checked records.
-#[derive(Clone, Debug)]
-pub enum Scanner {
-    /// Every byte counts.
-    Raw(plain::Scanner),
-    /// Berkeley DB records.
-    Bdb(bdb::Scanner),
-}
-
-impl Engine {
-    /// The engine of this name.
-    pub fn parse(name: &str) -> Result<Engine, String> {
-        let found = ENGINES.iter().find(|(_, known)| *known == name).map(|(engine, _)| *engine);
-        found.ok_or_else(|| {
-            let known: Vec<_> = ENGINES.iter().map(|(_, name)| *name).collect();
-            format!("'{}' is not an engine: expected {}", crate::value::escape::show(name), known.join(", "))
-        })
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = ENGINES.iter().find(|(engine, _)| engine == self).map_or("", |(_, name)| name);
-        out.write_str(name)
-    }
-}
+/// Bytes from the beginning of a segment that show what it is.
+pub const HEAD: usize = 512;
 
 impl Scheme {
-    /// The scheme of an engine; a pattern is required by `plain`, has a default for `eloquence`, and is wrong for others.
-    pub fn new(engine: Engine, pattern: Option<Pattern>) -> Result<Scheme, String> {
-        match (engine, pattern) {
-            (Engine::Plain, Some(pattern)) => Ok(Scheme::Plain(pattern)),
-            (Engine::Plain, None) => Err("engine plain needs --pattern, such as 'log.%S'".to_owned()),
-            (Engine::Eloquence, Some(pattern)) => Ok(Scheme::Eloquence(pattern)),
-            (Engine::Eloquence, None) => Ok(Scheme::Eloquence(eloquence::default_pattern())),
-            (Engine::Bdb, None) => Ok(Scheme::Bdb),
-            (Engine::Bdb, Some(_)) => Err("engine bdb has fixed names; leave --pattern out".to_owned()),
+    /// The scheme of a kind of log, with the identity of its database and its segments' fixed size: empty and 0 for
+    /// engines that have none.
+    pub fn new(kind: &Kind, identity: &str, segment_size: u64) -> Result<Scheme, String> {
+        let scheme = match (kind.engine, kind.pattern.clone()) {
+            (Engine::Plain, Some(pattern)) => Scheme::Plain(pattern),
+            (Engine::Eloquence, Some(pattern)) => Scheme::Eloquence(pattern),
+            (Engine::Bdb, None) => Scheme::Bdb,
+            (Engine::Postgres, None) => Scheme::Postgres(postgres::Cluster::new(identity, segment_size)?),
+            (engine, _) => return Err(format!("engine {engine} does not go with this pattern")),
+        };
+        if scheme.identity() != identity || scheme.segment_size() != segment_size {
+            return Err(format!("engine {} has no identity and no segment size", kind.engine));
         }
-    }
-
-    /// The scheme that file names show: exactly one engine must know some of them.
-    pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Scheme, String> {
-        let candidates = [Scheme::Bdb, Scheme::Eloquence(eloquence::default_pattern())];
-        let mut known = [false; 2];
-        for name in names {
-            for (known, scheme) in known.iter_mut().zip(&candidates) {
-                *known |= scheme.segment(name).is_some();
-            }
-        }
-        let mut found = candidates.into_iter().zip(known).filter_map(|(scheme, known)| known.then_some(scheme));
-        match (found.next(), found.next()) {
-            (Some(scheme), None) => Ok(scheme),
-            (None, _) => Err("no file name shows which engine this is".to_owned()),
-            (Some(one), Some(other)) => {
-                Err(format!("file names of both {} and {} are there", one.engine(), other.engine()))
-            }
-        }
+        Ok(scheme)
     }
 
     /// The engine.
@@ -135,6 +79,7 @@ impl Scheme {
             Scheme::Plain(_) => Engine::Plain,
             Scheme::Eloquence(_) => Engine::Eloquence,
             Scheme::Bdb => Engine::Bdb,
+            Scheme::Postgres(_) => Engine::Postgres,
         }
     }
 
@@ -142,7 +87,23 @@ impl Scheme {
     pub fn pattern(&self) -> Option<&Pattern> {
         match self {
             Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => Some(pattern),
-            Scheme::Bdb => None,
+            Scheme::Bdb | Scheme::Postgres(_) => None,
+        }
+    }
+
+    /// What makes this database unlike any other of its engine; empty where the engine has no such thing.
+    pub fn identity(&self) -> String {
+        match self {
+            Scheme::Postgres(cluster) => cluster.system.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Bytes of every segment's file, from its first byte on, where the engine has a fixed size; else 0.
+    pub fn segment_size(&self) -> u64 {
+        match self {
+            Scheme::Postgres(cluster) => cluster.size,
+            _ => 0,
         }
     }
 
@@ -151,6 +112,7 @@ impl Scheme {
         match self {
             Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => pattern.name(segment),
             Scheme::Bdb => bdb::name(segment),
+            Scheme::Postgres(cluster) => cluster.name(segment),
         }
     }
 
@@ -159,6 +121,23 @@ impl Scheme {
         match self {
             Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => pattern.segment(name),
             Scheme::Bdb => bdb::segment(name),
+            Scheme::Postgres(cluster) => cluster.segment(name),
+        }
+    }
+
+    /// The segment that is kept under a second name, see [`Scheme::other_name`].
+    pub fn segment_aside(&self, name: &str) -> Option<Segment> {
+        match self {
+            Scheme::Postgres(cluster) => cluster.segment(name.strip_suffix(postgres::PARTIAL)?),
+            _ => None,
+        }
+    }
+
+    /// A second name under which the engine may keep a segment.
+    pub fn other_name(&self, segment: Segment) -> Option<String> {
+        match self {
+            Scheme::Postgres(cluster) => Some(cluster.name(segment) + postgres::PARTIAL),
+            _ => None,
         }
     }
 
@@ -168,26 +147,90 @@ impl Scheme {
         self.segment(&self.name(segment)) == Some(segment)
     }
 
+    /// Whether the file of a segment has begun to be it, by its first bytes: engines make files ahead, and give old ones
+    /// the names of segments to come.
+    pub fn is_begun(&self, segment: Segment, head: &[u8]) -> bool {
+        match self {
+            Scheme::Postgres(cluster) => cluster.is_begun(segment, head),
+            _ => true,
+        }
+    }
+
+    /// Whether files are made ahead or used again, so that [`Scheme::is_begun`] must be asked.
+    pub fn recycles(&self) -> bool {
+        matches!(self, Scheme::Postgres(_))
+    }
+
     /// How `next` follows `segment`.
     pub fn step(&self, segment: Segment, next: Segment) -> Step {
         if next.generation == segment.generation {
             return if segment.sequence.checked_add(1) == Some(next.sequence) { Step::Next } else { Step::Gap };
         }
-        // Vendors count a generation's segments from 1; the rule by which generations rise is theirs.
-        if next.generation > segment.generation && next.sequence <= 1 { Step::Generation } else { Step::Gap }
+        let begins = match self {
+            // A timeline goes on where its parent was left.
+            Scheme::Postgres(_) => segment.sequence.saturating_add(1),
+            // Vendors count a generation's segments from 1; the rule by which generations rise is theirs.
+            _ => 1,
+        };
+        let least = if let Scheme::Postgres(_) = self { segment.sequence } else { 0 };
+        let follows = next.generation > segment.generation && (least..=begins).contains(&next.sequence);
+        if follows { Step::Generation } else { Step::Gap }
+    }
+
+    /// Whether a later generation is another history from its fork on: then a log that ends in an earlier one is not
+    /// merely behind.
+    pub fn forks(&self) -> bool {
+        matches!(self, Scheme::Postgres(_))
     }
 
     /// Whether a set can begin with this segment, so that the log alone rebuilds the database.
     pub fn is_first(&self, segment: Segment) -> bool {
-        segment.generation <= 1 && segment.sequence <= 1
+        // PostgreSQL's log never begins with the cluster: initdb writes files that are not in it.
+        !matches!(self, Scheme::Postgres(_)) && segment.generation <= 1 && segment.sequence <= 1
     }
 
-    /// Small files beside the log that a receiver needs too.
-    pub fn aux_names(&self) -> &'static [&'static str] {
+    /// Whether a small file beside the log is one that a receiver needs too. The name is a peer's, perhaps.
+    pub fn is_aux(&self, name: &str) -> bool {
         match self {
-            Scheme::Plain(_) | Scheme::Eloquence(_) => &[],
-            Scheme::Bdb => &[bdb::CONFIG],
+            Scheme::Plain(_) | Scheme::Eloquence(_) => false,
+            Scheme::Bdb => name == bdb::CONFIG,
+            Scheme::Postgres(_) => postgres::is_aux(name),
         }
+    }
+
+    /// Segments that belong to the newest generation's own past, as far as the engine's aux files tell: for each earlier
+    /// generation its last segment. Others are of a history that was left.
+    pub fn lineage(&self, generation: u64, history: &str) -> Option<Vec<Segment>> {
+        match self {
+            Scheme::Postgres(cluster) => cluster.lineage(generation, history),
+            _ => None,
+        }
+    }
+
+    /// The aux file that tells of a generation's past.
+    pub fn history_name(&self, generation: u64) -> Option<String> {
+        match self {
+            Scheme::Postgres(_) => postgres::history_name(generation),
+            _ => None,
+        }
+    }
+
+    /// The generation of whose past an aux file tells.
+    pub fn history_of(&self, name: &str) -> Option<u64> {
+        match self {
+            Scheme::Postgres(_) => postgres::history_of(name),
+            _ => None,
+        }
+    }
+
+    /// Whether aux files, once written, never change: two of the same name that differ are of two histories.
+    pub fn has_fixed_aux(&self) -> bool {
+        matches!(self, Scheme::Postgres(_))
+    }
+
+    /// Whether a record may begin in one segment and end in the next.
+    pub fn spans(&self) -> bool {
+        matches!(self, Scheme::Postgres(_))
     }
 
     /// Whether a file that is no segment belongs to the engine; `head` is its first 512 bytes or fewer.
@@ -195,15 +238,26 @@ impl Scheme {
         match self {
             Scheme::Plain(_) | Scheme::Eloquence(_) => false,
             Scheme::Bdb => bdb::is_side_file(name, head),
+            Scheme::Postgres(_) => postgres::is_side_file(name),
         }
+    }
+
+    /// A name that only a server's own log directory has, not an archive.
+    pub fn servers_mark(&self) -> Option<&'static str> {
+        matches!(self, Scheme::Postgres(_)).then_some(postgres::STATUS)
     }
 
     /// What an operator should know about this log's set-up; `config` is the content of its aux file.
     pub fn warning(&self, directory: &str, config: Option<&str>) -> Option<String> {
         match self {
-            Scheme::Plain(_) | Scheme::Eloquence(_) => None,
             Scheme::Bdb => bdb::warning(directory, config),
+            _ => None,
         }
+    }
+
+    /// The aux file that [`Scheme::warning`] looks at.
+    pub fn config_name(&self) -> Option<&'static str> {
+        matches!(self, Scheme::Bdb).then_some(bdb::CONFIG)
     }
 
     /// What a receiver's engine must understand, from the first bytes of a segment; empty when nothing is known.
@@ -211,100 +265,26 @@ impl Scheme {
         match self {
             Scheme::Plain(_) | Scheme::Eloquence(_) => String::new(),
             Scheme::Bdb => bdb::fingerprint(head),
+            Scheme::Postgres(_) => postgres::fingerprint(head),
         }
+    }
+
+    /// The bits of a segment's bytes that its digest leaves out.
+    pub fn mask(&self) -> Option<Mask> {
+        None
+    }
+
+    /// A digest of no bytes of a segment.
+    pub fn running(&self) -> Running {
+        Running::masked(self.mask())
     }
 
     /// A scanner at the beginning of a segment; boundaries later than `until` are not taken.
-    pub fn scanner(&self, until: Option<Time>) -> Scanner {
+    pub fn scanner(&self, segment: Segment, until: Option<Time>) -> Scanner {
         match self {
             Scheme::Plain(_) | Scheme::Eloquence(_) => Scanner::Raw(plain::Scanner::new(until)),
             Scheme::Bdb => Scanner::Bdb(bdb::Scanner::new(until)),
-        }
-    }
-}
-
-/// Bytes from the beginning of the following segment that [`Scanner::closure`] wants to see.
-pub const HEAD: usize = 512;
-
-impl Scanner {
-    /// Takes the bytes that follow what was taken so far. Bytes after the last whole record are looked at again after
-    /// [`Scanner::rewind`], since a writer may still be at them.
-    pub fn take(&mut self, bytes: &[u8]) {
-        match self {
-            Scanner::Raw(scanner) => scanner.take(bytes),
-            Scanner::Bdb(scanner) => scanner.take(bytes),
-        }
-    }
-
-    /// The offset of the next byte to take.
-    pub fn at(&self) -> u64 {
-        match self {
-            Scanner::Raw(scanner) => scanner.safe(),
-            Scanner::Bdb(scanner) => scanner.at(),
-        }
-    }
-
-    /// The end of the last whole, checked record.
-    pub fn safe(&self) -> u64 {
-        match self {
-            Scanner::Raw(scanner) => scanner.safe(),
-            Scanner::Bdb(scanner) => scanner.safe(),
-        }
-    }
-
-    /// The last boundary at or before [`Scanner::safe`] that is not later than the limit.
-    pub fn boundary(&self) -> Option<Mark> {
-        match self {
-            Scanner::Raw(scanner) => scanner.boundary(),
-            Scanner::Bdb(scanner) => scanner.boundary(),
-        }
-    }
-
-    /// Whether a boundary later than the limit was seen.
-    pub fn is_past_limit(&self) -> bool {
-        match self {
-            Scanner::Raw(scanner) => scanner.is_past_limit(),
-            Scanner::Bdb(scanner) => scanner.is_past_limit(),
-        }
-    }
-
-    /// Whether more bytes can be of use before [`Scanner::rewind`]: false at what is no record (yet).
-    pub fn is_hungry(&self) -> bool {
-        match self {
-            Scanner::Raw(_) => true,
-            Scanner::Bdb(scanner) => scanner.is_hungry(),
-        }
-    }
-
-    /// Goes back to the end of the last whole record.
-    pub fn rewind(&mut self) {
-        match self {
-            Scanner::Raw(_) => {}
-            Scanner::Bdb(scanner) => scanner.rewind(),
-        }
-    }
-
-    /// Says when the file was last written, before its bytes are taken: all that engines without records know.
-    pub fn written(&mut self, time: Time) {
-        match self {
-            Scanner::Raw(scanner) => scanner.written(time),
-            Scanner::Bdb(_) => {}
-        }
-    }
-
-    /// Why the bytes at [`Scanner::safe`] are no whole record, once they were taken.
-    pub fn trouble(&self) -> Option<String> {
-        match self {
-            Scanner::Raw(_) => None,
-            Scanner::Bdb(scanner) => scanner.trouble(),
-        }
-    }
-
-    /// Whether this segment is finished, given the first bytes ([`HEAD`] or fewer) of the one after it.
-    pub fn closure(&self, head: &[u8]) -> Closure {
-        match self {
-            Scanner::Raw(_) => Closure::Closed,
-            Scanner::Bdb(scanner) => scanner.closure(head),
+            Scheme::Postgres(cluster) => Scanner::Postgres(Box::new(postgres::Scanner::new(*cluster, segment, until))),
         }
     }
 }
@@ -315,10 +295,12 @@ mod tests {
 
     #[test]
     fn names_show_the_engine_only_when_unambiguous() {
-        assert_eq!(Scheme::detect(["__db.001", "log.0000000001"]), Ok(Scheme::Bdb));
-        assert_eq!(Scheme::detect(["fw-12-1"]).map(|scheme| scheme.engine()), Ok(Engine::Eloquence));
-        assert!(Scheme::detect(["a.log"]).is_err());
-        assert!(Scheme::detect(["fw-1-1", "log.0000000001"]).is_err());
+        let detect = |names: &[&str]| Kind::detect(names.iter().copied()).map(|kind| kind.engine);
+        assert_eq!(detect(&["__db.001", "log.0000000001"]), Ok(Engine::Bdb));
+        assert_eq!(detect(&["fw-12-1"]), Ok(Engine::Eloquence));
+        assert_eq!(detect(&["archive_status", "000000010000000A000000FF"]), Ok(Engine::Postgres));
+        assert!(detect(&["a.log"]).is_err());
+        assert!(detect(&["fw-1-1", "log.0000000001"]).is_err());
     }
 
     #[test]

@@ -46,6 +46,13 @@ pub fn judge(scheme: &Scheme, held: Option<&Held>, begin: &Begin, own: Option<Di
             _ => Verdict::Resume,
         };
     };
+    let (ends, holds) = (begin.end.segment.generation, held.position.segment.generation);
+    if scheme.forks() && ends < holds {
+        return Verdict::Diverged(format!(
+            "the sender's log ends on timeline {ends} at {}, timeline {holds} is held here up to {}",
+            begin.end, held.position
+        ));
+    }
     if at.segment > held.position.segment {
         return judge_next(scheme, held, begin);
     }

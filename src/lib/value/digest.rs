@@ -84,11 +84,29 @@ impl fmt::Debug for Proof {
     }
 }
 
+/// Bits that a digest leaves out, since their owner rewrites them: they count as zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Which byte.
+    pub offset: u64,
+    /// Which of its bits.
+    pub bits: u8,
+}
+
 /// The digest of a segment's bytes so far. Asking for it does not end it.
 #[derive(Clone, Default)]
 pub struct Running {
     hasher: blake3::Hasher,
     length: u64,
+    mask: Option<Mask>,
+}
+
+impl Mask {
+    /// The place of its byte in `length` bytes from an offset on.
+    pub fn within(self, offset: u64, length: usize) -> Option<usize> {
+        let place = usize::try_from(self.offset.checked_sub(offset)?).ok()?;
+        (place < length).then_some(place)
+    }
 }
 
 impl Running {
@@ -97,9 +115,21 @@ impl Running {
         Running::default()
     }
 
+    /// Of no bytes, with some bits left out.
+    pub fn masked(mask: Option<Mask>) -> Running {
+        Running { mask, ..Running::default() }
+    }
+
     /// Adds the bytes that follow.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        match self.mask.and_then(|mask| Some((mask.within(self.length, bytes.len())?, mask.bits))) {
+            Some((place, bits)) => {
+                self.hasher.update(&bytes[..place]).update(&[bytes[place] & !bits]).update(&bytes[place + 1..]);
+            }
+            None => {
+                self.hasher.update(bytes);
+            }
+        }
         self.length += bytes.len() as u64;
     }
 
@@ -138,6 +168,20 @@ mod tests {
         whole.resize(100_003, 0);
         assert_eq!(running.digest(), Digest::of(&whole));
         assert_eq!(running.length(), 100_003);
+    }
+
+    #[test]
+    fn masked_bits_are_left_out_wherever_the_pieces_end() {
+        let running = |bytes: &[u8], at: usize| {
+            let mut running = Running::masked(Some(Mask { offset: 2, bits: 1 }));
+            running.update(&bytes[..at]);
+            running.update(&bytes[at..]);
+            running.digest()
+        };
+        for at in 0..=5 {
+            assert_eq!(running(b"ab\x03de", at), Digest::of(b"ab\x02de"));
+            assert_ne!(running(b"ab\x07de", at), Digest::of(b"ab\x02de"));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::commit::Commit;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix;
+use crate::engine::log;
 use crate::engine::note::Monitor;
 use crate::engine::site::{self, Closed, Holding, Site};
 use crate::rule::scheme::{Scheme, Step};
@@ -50,7 +51,6 @@ pub enum Differing {
 pub(super) struct Landing<'a> {
     pub(super) dir: &'a Dir,
     pub(super) scheme: Scheme,
-    pub(super) segment_size: u64,
     pub(super) site: &'a Mutex<Site>,
     pub(super) commit: &'a Commit,
     pub(super) monitor: Monitor,
@@ -73,7 +73,7 @@ struct Current {
     file: Option<Arc<File>>,
     /// The next byte of the stream.
     offset: u64,
-    /// The file's length.
+    /// The file's length, or less where nothing but zeros is behind it.
     length: u64,
     /// Whether its directory entry may not be durable yet.
     entry: bool,
@@ -92,7 +92,6 @@ impl<'a> Landing<'a> {
         Landing {
             dir,
             scheme,
-            segment_size: 0,
             site,
             commit,
             monitor,
@@ -157,7 +156,21 @@ impl<'a> Landing<'a> {
             return fail(Code::Gap, format!("gap: the stream goes on at {at} after segment {ended}"));
         }
         self.nameable(at.segment)?;
-        self.enter(at, Running::new())
+        self.enter(at, self.scheme.running())
+    }
+
+    /// A database that was promoted here is a master: what another ships is not for it.
+    pub(super) fn check_role(&self) -> Result<()> {
+        let generation = self.place().map_or(0, |at| at.segment.generation);
+        match log::promoted(self.dir, self.site.lock().dir(), &self.scheme, generation)? {
+            None => Ok(()),
+            Some(later) => Err(Failure::new(
+                Code::Fenced,
+                format!("the database here was promoted to timeline {later}; it takes no log of timeline {generation}"),
+            )
+            .hint("to make it a replica again, resync it from its master")
+            .into()),
+        }
     }
 
     /// Two segments must never share a file.
@@ -192,8 +205,9 @@ impl<'a> Landing<'a> {
         let name = self.scheme.name(at.segment);
         let file = self.dir.open_read(&name)?;
         let running = match &file {
-            Some(file) => prefix(file, at.offset).with_context(|| format!("cannot read {}", self.dir.shown(&name)))?,
-            None => Running::new(),
+            Some(file) => prefix(file, self.scheme.running(), at.offset)
+                .with_context(|| format!("cannot read {}", self.dir.shown(&name)))?,
+            None => self.scheme.running(),
         };
         // No bytes are always there, with or without a file.
         let own = ((file.is_some() || at.offset == 0) && running.length() == at.offset).then(|| running.digest());
@@ -224,23 +238,43 @@ impl<'a> Landing<'a> {
         let is_behind = self.held.is_some_and(|holding| holding.held.position.segment > at.segment);
         let is_gone = running.length() != at.offset;
         let mut entry = false;
-        let file = match self.dir.open_write(&name)? {
-            Some(file) => Some(file),
+        let size = self.scheme.segment_size();
+        // What a live server has left under the name of a segment to come is nobody's.
+        let is_ours = self.held.is_some_and(|holding| holding.held.position.segment >= at.segment);
+        let found = self.dir.open_write(&name)?;
+        let found = match found {
+            Some(file) if !is_ours && !self.scheme.is_begun(at.segment, &log::head(&file)?) => None,
+            found => found,
+        };
+        let (mut length, mut fresh) = (0, false);
+        let file = match found {
+            Some(file) => {
+                length = file.metadata()?.len();
+                Some(file)
+            }
             None if !is_kept || is_behind || is_gone => None,
             None => {
-                entry = true;
-                Some(self.dir.create_new(&name)?)
+                (entry, fresh) = (true, true);
+                Some(self.create(&name)?)
             }
         };
-        let length = match &file {
-            Some(file) => file.metadata()?.len(),
-            None => 0,
-        };
+        if let Some(file) = file.as_ref().filter(|_| !fresh && length < size) {
+            // A crash came before its first sync, or a copy was cut.
+            file.set_len(size).with_context(|| format!("cannot extend {}", self.dir.shown(&name)))?;
+        }
         // A file that was there may be one that a crash kept from becoming a durable entry.
         entry |= self.held.is_none_or(|holding| holding.held.position.segment < at.segment);
         let file = file.map(Arc::new);
         self.current = Some(Current { segment: at.segment, file, offset: at.offset, length, entry, running });
         Ok(())
+    }
+
+    /// Makes a segment's file, of its full size where the engine has one.
+    fn create(&self, name: &str) -> Result<File> {
+        match self.scheme.segment_size() {
+            0 => self.dir.create_new(name),
+            size => self.dir.create_filled(name, size),
+        }
     }
 
     /// All up to here is whole transactions.
@@ -288,6 +322,10 @@ impl<'a> Landing<'a> {
     /// The segment is complete.
     pub(super) fn end(&mut self, length: u64, digest: Digest) -> Result<()> {
         self.prove(length, digest)?;
+        let size = self.scheme.segment_size();
+        if size > 0 && length != size {
+            return fail(Code::Corrupt, format!("the stream ends a segment at {length}, all have {size} bytes"));
+        }
         let Some(segment) = self.current.as_ref().map(|current| current.segment) else {
             return out_of_segment();
         };

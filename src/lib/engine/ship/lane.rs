@@ -1,5 +1,6 @@
 //! One connection: ships what the source hands out, until there is no more to ship.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(super) struct Lane<'a, W> {
     listed: Instant,
     time: Option<Time>,
     is_current: bool,
+    /// Aux files that were sent.
+    told: BTreeSet<String>,
 }
 
 /// The end of a log that has not begun.
@@ -79,6 +82,7 @@ impl<'a, W: Write> Lane<'a, W> {
             listed,
             time,
             is_current,
+            told: BTreeSet::new(),
         }
     }
 
@@ -141,6 +145,7 @@ impl<'a, W: Write> Lane<'a, W> {
                 self.heartbeat()?;
             }
         };
+        self.send_aux()?;
         match located {
             Located::Here(begin) => {
                 (self.monitor)(Note::FoundPosition(begin.position));
@@ -190,6 +195,16 @@ impl<'a, W: Write> Lane<'a, W> {
             .into())
     }
 
+    /// Small files beside the log come before the segments that need them.
+    fn send_aux(&mut self) -> Result<()> {
+        for (name, bytes) in self.source.aux()? {
+            if self.told.insert(name.clone()) {
+                self.outlet.send(&Message::Aux { name: &name, bytes: &bytes })?;
+            }
+        }
+        Ok(())
+    }
+
     fn send_begin(&mut self, begin: Begin) -> Result<()> {
         (self.monitor)(Note::Processing(begin.position.segment));
         self.outlet.send(&Message::Begin(begin))
@@ -229,6 +244,7 @@ impl<'a, W: Write> Lane<'a, W> {
                         before.generation
                     );
                     (self.monitor)(Note::Warning(text));
+                    self.send_aux()?;
                 }
                 (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
                 self.send_begin(begin)?;

@@ -6,6 +6,7 @@
 //! last bytes may have been written between the two. Segments that lie ahead are opened as soon as they are seen, so
 //! that an engine which removes its logs cannot take away what we have not read yet.
 
+mod closing;
 pub(super) mod locate;
 mod reading;
 
@@ -19,9 +20,9 @@ use self::reading::{Buffer, LOOK_LEAST, LOOK_MOST, Open, next_data, safe_extent}
 use super::ledger::Ledger;
 use crate::edge::clock;
 use crate::edge::dir::Dir;
-use crate::edge::read::read_at;
-use crate::engine::site;
-use crate::rule::scheme::{Closure, HEAD, Mark, Scheme, Step};
+use crate::edge::read::prefix_with;
+use crate::engine::{log, site};
+use crate::rule::scheme::{Mark, Scanner, Scheme, Step};
 use crate::rule::stream::message::{Begin, Previous};
 use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
@@ -133,14 +134,14 @@ impl Source {
             self.replica = site::peek_receiver(&self.dir)?;
         }
         if let Some(state) = &self.replica {
-            let nothing = Segment::new(0, 0).at(0);
-            self.cap = Some(site::holding(state)?.map_or(nothing, |holding| holding.held.position));
+            let held = site::holding(state)?.map_or(Segment::new(0, 0).at(0), |holding| holding.held.position);
+            // The log of a database that was promoted is its own.
+            let promoted = log::promoted(&self.dir, state, &self.scheme, held.segment.generation)?;
+            self.cap = promoted.is_none().then_some(held);
         }
         let mut found = BTreeMap::new();
-        for name in self.dir.names()? {
-            let Some(segment) = name.to_str().and_then(|name| self.scheme.segment(name)) else {
-                continue;
-            };
+        for segment in log::segments(&self.dir, &self.scheme, |segment| self.known.contains_key(&segment))?.into_keys()
+        {
             let is_wanted = self.options.only.is_none_or(|only| only == segment)
                 && self.cap.is_none_or(|cap| segment <= cap.segment);
             if is_wanted {
@@ -154,16 +155,61 @@ impl Source {
         self.open_ahead()
     }
 
+    /// Small files beside the log, in the order of their names.
+    pub(super) fn aux(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut found = BTreeMap::new();
+        for name in self.dir.names()? {
+            let Some(name) = name.to_str().filter(|name| self.scheme.is_aux(name)) else {
+                continue;
+            };
+            if let Some(bytes) = self.dir.read_small(name, 1 << 16)? {
+                found.insert(name.to_owned(), bytes);
+            }
+        }
+        Ok(found)
+    }
+
     /// Looks for the next segments by name, without reading the directory.
     fn probe(&mut self) -> Result<()> {
         let Some((&last, _)) = self.known.last_key_value() else {
             return self.list();
         };
         let next = Segment::new(last.generation, last.sequence.saturating_add(1));
-        if self.options.only.is_none() && self.dir.identity(&self.scheme.name(next))?.is_some() {
+        if self.options.only.is_none() && self.is_there(next)? {
             self.list()?;
         }
         Ok(())
+    }
+
+    fn is_there(&self, segment: Segment) -> Result<bool> {
+        let name = self.scheme.name(segment);
+        Ok(self.dir.identity(&name)?.is_some() && log::is_begun(&self.dir, &self.scheme, segment, &name)?)
+    }
+
+    /// A scanner at the beginning of a segment, which knows what the segment before left unfinished.
+    fn scanner(&self, segment: Segment, until: Option<Time>) -> Result<Scanner> {
+        let mut scanner = self.scheme.scanner(segment, until);
+        let Some(before) = self.before(segment).filter(|_| self.scheme.spans()) else {
+            return Ok(scanner);
+        };
+        match &self.open {
+            Some(open) if open.segment == before && open.closed.is_some() => scanner.follow(&open.scanner),
+            _ => {
+                if let Some((file, _)) = log::open(&self.dir, &self.scheme, before)? {
+                    let mut earlier = self.scheme.scanner(before, None);
+                    prefix_with(&file, self.scheme.running(), u64::MAX, |bytes| earlier.take(bytes))?;
+                    scanner.follow(&earlier);
+                }
+            }
+        }
+        Ok(scanner)
+    }
+
+    /// The segment before another.
+    fn before(&self, segment: Segment) -> Option<Segment> {
+        let known = self.known.range(..segment).next_back().map(|(known, _)| *known);
+        let known = known.filter(|before| self.scheme.step(*before, segment) != Step::Gap);
+        known.or_else(|| segment.sequence.checked_sub(1).map(|before| Segment::new(segment.generation, before)))
     }
 
     fn open_ahead(&mut self) -> Result<()> {
@@ -172,7 +218,7 @@ impl Source {
         let later = known.iter_mut().filter(|(segment, _)| from.is_none_or(|from| **segment > from));
         for (segment, file) in later.take(AHEAD) {
             if file.is_none() {
-                *file = dir.open_read(&scheme.name(*segment))?;
+                *file = log::open(dir, scheme, *segment)?.map(|(file, _)| file);
             }
         }
         Ok(())
@@ -186,8 +232,8 @@ impl Source {
         };
         let end = match &self.open {
             Some(open) if open.segment == newest => safe_extent(&open.file, open.scanner.clone())?.max(open.sent),
-            _ => match self.dir.open_read(&self.scheme.name(newest))? {
-                Some(file) => safe_extent(&file, self.scheme.scanner(None))?,
+            _ => match log::open(&self.dir, &self.scheme, newest)? {
+                Some((file, _)) => safe_extent(&file, self.scanner(newest, None)?)?,
                 None => 0,
             },
         };
@@ -263,10 +309,11 @@ impl Source {
 
     /// Bytes from `sent` to `stop` or less; all up to `limit` may be synced at once.
     fn bytes(&mut self, stop: u64, limit: u64) -> Result<Piece<'_>> {
-        let Source { open: Some(open), buffer, options, dir, .. } = self else {
+        let Source { open: Some(open), buffer, options, dir, scheme, .. } = self else {
             return Ok(Piece::Idle);
         };
-        let shown = || format!("cannot read {}", dir.shown(&open.name));
+        let shown_name = dir.shown(&open.name);
+        let shown = || format!("cannot read {shown_name}");
         let offset = open.sent;
         let hole = if open.sparse { next_data(&open.file, offset, stop) } else { None };
         let stop = hole.unwrap_or(stop);
@@ -275,6 +322,9 @@ impl Source {
         let bytes = buffer.bytes.get(from..from + want).unwrap_or_default();
         if bytes.len() < want {
             return fail(Code::Corrupt, format!("{} shrank below {stop} while it was read", dir.shown(&open.name)));
+        }
+        if scheme.recycles() && !scheme.is_begun(open.segment, &log::head(&open.file)?) {
+            return Err(recycled(&shown_name));
         }
         if options.sync && open.synced < offset + want as u64 {
             // What was checked so far was read before this sync, so all of it is on disk after it.
@@ -335,130 +385,6 @@ impl Source {
         self.open.as_ref().and_then(|open| open.scanner.boundary())
     }
 
-    /// Looks whether the open segment is finished; true when it is, or when one more look found more in it.
-    fn finish_segment(&mut self) -> Result<bool> {
-        let Some(segment) = self.open.as_ref().map(|open| open.segment) else {
-            return Ok(false);
-        };
-        if self.options.only == Some(segment) {
-            let closure = self.closure_of_one(segment)?;
-            return self.close(closure);
-        }
-        self.probe()?;
-        let Some((next, step)) = self.next_segment(segment) else {
-            return self.still_there(segment);
-        };
-        if step != Step::Next && self.is_overlooked(segment)? {
-            return Ok(true);
-        }
-        // The next one exists, so all of this one has been written: what a look finds now is all.
-        if self.look()? {
-            return Ok(true);
-        }
-        let closure = match (step, self.head_of(next)?) {
-            // The chain across a hole proves nothing; what is whole here can be shipped before the hole is reported.
-            (Step::Gap, _) => {
-                return Err(gap(format!("gap: segment {next} comes after {segment}, what lies between is not here")));
-            }
-            (_, None) => return Err(gap(format!("gap: segment {next} vanished before it was shipped"))),
-            (_, Some(head)) => match &self.open {
-                Some(open) => open.scanner.closure(&head),
-                None => Closure::Open,
-            },
-        };
-        self.close(closure)
-    }
-
-    /// Reading a directory may pass over a file that is made meanwhile though it shows a later one: what a listing shows
-    /// behind a hole counts only when the name in the hole is not there.
-    fn is_overlooked(&mut self, segment: Segment) -> Result<bool> {
-        let next = Segment::new(segment.generation, segment.sequence.saturating_add(1));
-        if next == segment || self.dir.identity(&self.scheme.name(next))?.is_none() {
-            return Ok(false);
-        }
-        self.list()?;
-        Ok(true)
-    }
-
-    /// The one segment that is to be shipped is finished by its owner's word, but not when the one after it knows better.
-    fn closure_of_one(&self, segment: Segment) -> Result<Closure> {
-        let next = Segment::new(segment.generation, segment.sequence.saturating_add(1));
-        let file = self.dir.open_read(&self.scheme.name(next))?;
-        let (Some(file), Some(open)) = (file.filter(|_| next != segment), &self.open) else {
-            return Ok(Closure::Closed);
-        };
-        Ok(match open.scanner.closure(&head(&file)?) {
-            Closure::Open => Closure::Closed,
-            judged => judged,
-        })
-    }
-
-    fn next_segment(&self, segment: Segment) -> Option<(Segment, Step)> {
-        let (next, _) = self.known.range(segment..).find(|(other, _)| **other > segment)?;
-        Some((*next, self.scheme.step(segment, *next)))
-    }
-
-    fn head_of(&mut self, segment: Segment) -> Result<Option<Vec<u8>>> {
-        self.open_ahead()?;
-        let Some(Some(file)) = self.known.get(&segment) else {
-            return Ok(None);
-        };
-        head(file).map(Some)
-    }
-
-    fn close(&mut self, closure: Closure) -> Result<bool> {
-        let Source { open: Some(open), dir, .. } = self else {
-            return Ok(false);
-        };
-        match closure {
-            Closure::Open => Ok(false),
-            Closure::Damaged(why) => {
-                let (name, at) = (dir.shown(&open.name), open.scanner.safe());
-                fail(Code::Corrupt, format!("{name} is damaged at {at} (segment {}): {why}", open.segment))
-            }
-            Closure::Closed => {
-                open.closed = Some(open.file.metadata()?.len());
-                Ok(true)
-            }
-        }
-    }
-
-    /// An idle segment must still be the file of its name, with the beginning it had. True when it was removed because
-    /// the next one has come.
-    fn still_there(&mut self, segment: Segment) -> Result<bool> {
-        let Some(open) = &self.open else {
-            return Ok(false);
-        };
-        if self.dir.identity(&open.name)?.is_none() {
-            self.list()?;
-            if self.next_segment(segment).is_some() {
-                return Ok(true);
-            }
-        }
-        let Some(open) = self.open.as_mut() else {
-            return Ok(false);
-        };
-        let shown = self.dir.shown(&open.name);
-        match self.dir.identity(&open.name)? {
-            Some(identity) if identity == open.identity => {}
-            Some(_) => {
-                return fail(Code::Corrupt, format!("{shown} was replaced by another file while it was shipped"));
-            }
-            None => return Err(gap(format!("gap: {shown} was removed while it was shipped"))),
-        }
-        let mut head = [0; FIRST];
-        let count = read_at(&open.file, &mut head, 0)?.min(open.sent as usize);
-        let head = &head[..count];
-        if !head.starts_with(&open.head) {
-            return fail(
-                Code::Corrupt,
-                format!("{shown} was rewritten: its first bytes are not those that were shipped"),
-            );
-        }
-        open.head = head.to_vec();
-        Ok(false)
-    }
-
     fn end_segment(&mut self, ledger: &Ledger) -> Result<Piece<'_>> {
         let Some(open) = &self.open else {
             return Ok(Piece::Idle);
@@ -483,12 +409,8 @@ impl Source {
     }
 }
 
-/// The beginning of a file, up to [`HEAD`] bytes.
-fn head(file: &File) -> Result<Vec<u8>> {
-    let mut head = vec![0; HEAD];
-    let count = read_at(file, &mut head, 0)?;
-    head.truncate(count);
-    Ok(head)
+fn recycled(name: &str) -> anyhow::Error {
+    gap(format!("gap: {name} was used again by the server before it was shipped"))
 }
 
 fn gap(text: String) -> anyhow::Error {

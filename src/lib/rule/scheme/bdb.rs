@@ -10,7 +10,7 @@
 
 mod checksum;
 
-use super::{Closure, Mark};
+use super::{Beside, Closure, Mark};
 use crate::value::position::{Segment, number};
 use crate::value::time::Time;
 use checksum::Hash;
@@ -358,8 +358,8 @@ impl Scanner {
     }
 
     /// See [`super::Scanner::closure`]: the next file's header names this file's last record.
-    pub fn closure(&self, head: &[u8]) -> Closure {
-        match Header::read(head) {
+    pub fn closure(&self, beside: Beside<'_>) -> Closure {
+        match Header::read(beside.next) {
             Err(NoHeader::Absent) => Closure::Open,
             Err(NoHeader::Wrong(why)) => Closure::Damaged(format!("the next file's header is wrong: {why}")),
             Ok(header) if self.order.is_some_and(|order| order != header.order) => {

@@ -1,7 +1,7 @@
 //! Numbered, append-only files of which nothing else is known: every byte counts, and a boundary is what was there
 //! when one looked, with the time of the file's last write. A segment is finished when a later one exists.
 
-use super::Mark;
+use super::{Beside, Closure, Mark};
 use crate::value::time::Time;
 
 /// Counts bytes.
@@ -35,8 +35,31 @@ impl Scanner {
     }
 
     /// All bytes taken.
+    pub fn at(&self) -> u64 {
+        self.safe
+    }
+
+    /// All bytes taken.
     pub fn safe(&self) -> u64 {
         self.safe
+    }
+
+    /// Every byte is of use.
+    pub fn is_hungry(&self) -> bool {
+        true
+    }
+
+    /// No byte is looked at twice.
+    pub fn rewind(&mut self) {}
+
+    /// No byte is wrong.
+    pub fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// That a later segment is there is all that can be known.
+    pub fn closure(&self, _: Beside<'_>) -> Closure {
+        Closure::Closed
     }
 
     /// See [`super::Scanner::boundary`].

@@ -3,7 +3,7 @@
 
 use super::{Corrupt, corrupt};
 use crate::rule::pattern::Pattern;
-use crate::rule::scheme::{Engine, Scheme};
+use crate::rule::scheme::{Engine, Kind, Scheme};
 use crate::value::escape::word;
 use crate::value::pairs;
 
@@ -15,13 +15,8 @@ pub const VERSION: u64 = 1;
 pub struct Hello {
     /// Name of the set; empty when the operator gave none.
     pub set: String,
-    /// Engine and pattern.
+    /// Engine, pattern, the database's identity and its segments' size.
     pub scheme: Scheme,
-    /// What makes this database unlike any other of its engine (PostgreSQL's system identifier); empty where the engine
-    /// has no such thing.
-    pub identity: String,
-    /// Bytes of every closed segment, where the engine has a fixed size; else 0.
-    pub segment_size: u64,
     /// How many masters this set has had.
     pub epoch: u64,
     /// What a receiver's engine must understand (log version, byte order); empty when not known.
@@ -33,7 +28,8 @@ pub struct Hello {
 impl Hello {
     /// The payload of the hello frame.
     pub fn print(&self) -> String {
-        let Hello { set, scheme, identity, segment_size, epoch, fingerprint, site } = self;
+        let Hello { set, scheme, epoch, fingerprint, site } = self;
+        let segment_size = scheme.segment_size();
         let pattern = scheme.pattern().map(Pattern::to_string).unwrap_or_default();
         format!(
             "v={VERSION}\nset={}\nengine={}\npattern={}\nidentity={}\nsegment-size={segment_size}\nepoch={epoch}\n\
@@ -41,7 +37,7 @@ impl Hello {
             word(set),
             scheme.engine(),
             word(&pattern),
-            word(identity),
+            word(&scheme.identity()),
             word(fingerprint),
             word(site),
         )
@@ -63,11 +59,10 @@ impl Hello {
             "" => None,
             pattern => Some(Pattern::parse(pattern).map_err(Corrupt)?),
         };
+        let kind = Kind::new(engine, pattern).map_err(Corrupt)?;
         Ok(Hello {
             set: name(want("set")?)?,
-            scheme: Scheme::new(engine, pattern).map_err(Corrupt)?,
-            identity: name(want("identity")?)?,
-            segment_size: count("segment-size")?,
+            scheme: Scheme::new(&kind, &want("identity")?, count("segment-size")?).map_err(Corrupt)?,
             epoch: count("epoch")?,
             fingerprint: name(want("fingerprint")?)?,
             site: name(want("site")?)?,
@@ -98,9 +93,7 @@ mod tests {
     fn hello() -> Hello {
         Hello {
             set: "order s".into(),
-            scheme: Scheme::new(Engine::Plain, Some(Pattern::parse("log.%S").unwrap())).unwrap(),
-            identity: String::new(),
-            segment_size: 0,
+            scheme: Scheme::Plain(Pattern::parse("log.%S").unwrap()),
             epoch: 3,
             fingerprint: "log-version=19 byte-order=little".into(),
             site: "venus".into(),
@@ -120,9 +113,7 @@ mod tests {
         let pattern = "%%".repeat(214) + "%S";
         let longest = Hello {
             set: name.clone(),
-            scheme: Scheme::new(Engine::Eloquence, Some(Pattern::parse(&pattern).unwrap())).unwrap(),
-            identity: name.clone(),
-            segment_size: u64::MAX,
+            scheme: Scheme::Eloquence(Pattern::parse(&pattern).unwrap()),
             epoch: u64::MAX,
             fingerprint: name.clone(),
             site: name,
@@ -146,6 +137,12 @@ mod tests {
             ("set=order%20s\n", ""),
             ("set=order%20s", "set="),
             ("v=1\n", "v=1\r\n"),
+            ("identity=-", "identity=7"),
+            ("segment-size=0", "segment-size=16777216"),
+            (
+                "engine=plain\npattern=log.%25S\nidentity=-\nsegment-size=0",
+                "engine=postgres\npattern=-\nidentity=7\nsegment-size=1",
+            ),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);

@@ -33,12 +33,12 @@ impl Landing<'_> {
         let Some(current) = &mut self.current else {
             return out_of_segment();
         };
-        let end = offset + length;
+        let (end, size) = (offset + length, self.scheme.segment_size());
         self.compared += length.min(current.length.saturating_sub(offset));
         if let Some(file) = &current.file
             && current.length < end
         {
-            file.set_len(end).with_context(|| format!("cannot extend segment {}", current.segment))?;
+            file.set_len(end.max(size)).with_context(|| format!("cannot extend segment {}", current.segment))?;
             current.length = end;
         }
         current.running.zeros(length);
@@ -58,11 +58,9 @@ impl Landing<'_> {
         if offset < current.offset {
             return fail(Code::Corrupt, format!("the stream goes back to {offset} after {at}"));
         }
-        if self.segment_size > 0 && offset + length > self.segment_size {
-            return fail(
-                Code::Corrupt,
-                format!("{length} bytes at {at} are beyond the segment size {}", self.segment_size),
-            );
+        let size = self.scheme.segment_size();
+        if size > 0 && offset + length > size {
+            return fail(Code::Corrupt, format!("{length} bytes at {at} are beyond the segment size {size}"));
         }
         Ok(())
     }
@@ -126,7 +124,8 @@ impl Landing<'_> {
                 return Ok(Some((closed.offset - current.offset) as usize));
             }
             if fresh < bytes.len() {
-                write(file, &bytes[fresh..], current.offset + fresh as u64, current.length)
+                let at_rest = current.length.max(self.scheme.segment_size());
+                write(file, &bytes[fresh..], current.offset + fresh as u64, at_rest)
                     .with_context(|| format!("cannot append to segment {segment} ({})", self.scheme.name(segment)))?;
             }
         }

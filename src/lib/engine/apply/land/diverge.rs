@@ -93,7 +93,10 @@ impl Landing<'_> {
             current.length = from.offset;
             if from.offset == 0 {
                 // The file that was open here has been moved away.
-                current.file = Some(Arc::new(self.dir.create_new(&self.scheme.name(from.segment))?));
+                current.file = Some(Arc::new(match self.scheme.segment_size() {
+                    0 => self.dir.create_new(&self.scheme.name(from.segment))?,
+                    size => self.dir.create_filled(&self.scheme.name(from.segment), size)?,
+                }));
                 current.entry = true;
             }
         }
@@ -110,7 +113,7 @@ impl Landing<'_> {
         if from.offset > 0 || self.start.is_some_and(|start| start.segment >= from.segment) {
             let name = self.scheme.name(from.segment);
             let digest = match self.dir.open_read(&name)? {
-                Some(file) => prefix(&file, from.offset)?.digest(),
+                Some(file) => prefix(&file, self.scheme.running(), from.offset)?.digest(),
                 None => Digest::of(b""),
             };
             return Ok(Some(Holding { held: Held { position: from, digest, closed: false }, boundary }));

@@ -5,12 +5,12 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result};
 
 use super::reading::Open;
-use super::{Source, gap};
+use super::{Source, gap, recycled};
 use crate::edge::read::prefix;
+use crate::engine::log;
 use crate::engine::ship::ledger::Ledger;
 use crate::rule::scheme::Step;
 use crate::rule::stream::message::{Begin, Previous};
-use crate::value::digest::Running;
 use crate::value::exit::{Code, fail};
 use crate::value::position::{Bookmark, Position, Segment, Start};
 use crate::value::time::Until;
@@ -86,14 +86,12 @@ impl Source {
 
     /// Takes up a segment at an offset, or at its end when that comes before.
     pub(super) fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
-        let name = self.scheme.name(segment);
-        let file = match self.known.get_mut(&segment).and_then(Option::take) {
-            Some(file) => Some(file),
-            None => self.dir.open_read(&name)?,
+        let Some((file, name)) = log::open(&self.dir, &self.scheme, segment)? else {
+            let name = self.dir.shown(&self.scheme.name(segment));
+            return Err(gap(format!("gap: {name} vanished before it was shipped")));
         };
-        let Some(file) = file else {
-            return Err(gap(format!("gap: {} vanished before it was shipped", self.dir.shown(&name))));
-        };
+        // The one that was opened ahead is the right one, whatever its name stands for by now.
+        let file = self.known.get_mut(&segment).and_then(Option::take).unwrap_or(file);
         let meta = file.metadata()?;
         let until = match self.options.until {
             Some(Until::Time(time)) => Some(time),
@@ -104,9 +102,9 @@ impl Source {
             name,
             identity: (meta.dev(), meta.ino()),
             head: Vec::new(),
-            scanner: self.scheme.scanner(until),
+            scanner: self.scanner(segment, until)?,
             sent: 0,
-            running: Running::new(),
+            running: self.scheme.running(),
             marked: 0,
             synced: 0,
             sparse: meta.blocks() * 512 < meta.len(),
@@ -116,6 +114,9 @@ impl Source {
         let end = self.end.unwrap_or(segment.at(0));
         open.skip_to(offset, &mut self.buffer, &mut || tick(end))
             .with_context(|| format!("cannot read {}", self.dir.shown(&open.name)))?;
+        if self.scheme.recycles() && !self.scheme.is_begun(segment, &log::head(&open.file)?) {
+            return Err(recycled(&self.dir.shown(&open.name)));
+        }
         self.open = Some(open);
         self.open_ahead()?;
         // Bytes beyond the safe extent count only in a segment that is finished.
@@ -130,7 +131,7 @@ impl Source {
         let limit = self.cap.filter(|cap| cap.segment == segment).map_or(limit, |cap| cap.offset.min(limit));
         if open.sent > limit {
             open.sent = limit;
-            open.running = prefix(&open.file, limit)?;
+            open.running = prefix(&open.file, self.scheme.running(), limit)?;
         }
         let position = segment.at(open.sent);
         let digest = open.running.digest();
@@ -145,12 +146,16 @@ impl Source {
         if let Some(previous) = self.previous.filter(fits).or_else(|| ledger.last_before(segment).filter(fits)) {
             return Ok(Some(previous));
         }
-        let before = Segment::new(segment.generation, segment.sequence.saturating_sub(1));
-        let file = self.dir.open_read(&self.scheme.name(before))?;
-        let Some(file) = file.filter(|_| before != segment) else {
+        let Some(before) = self.before(segment) else {
             return Ok(None);
         };
-        let running = prefix(&file, file.metadata()?.len())?;
+        let Some((file, name)) = log::open(&self.dir, &self.scheme, before)? else {
+            return Ok(None);
+        };
+        if !log::is_begun(&self.dir, &self.scheme, before, &name)? {
+            return Ok(None);
+        }
+        let running = prefix(&file, self.scheme.running(), file.metadata()?.len())?;
         Ok(Some(Previous { segment: before, length: running.length(), digest: running.digest() }))
     }
 }

@@ -2,98 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use proptest::prelude::*;
+mod any;
+mod log;
 
+use self::log::Log;
+use super::super::beside;
 use super::*;
 
 const ORDERS: [Order; 2] = [Order::Little, Order::Big];
 /// Record type `db_addrem`: one that is no boundary.
 const ADDREM: u32 = 41;
-
-/// Builds a log file record by record, from the published layout and not with the scanner's own code.
-#[derive(Clone, Debug)]
-struct Log {
-    order: Order,
-    bytes: Vec<u8>,
-    /// Where each record begins, the file's header first.
-    starts: Vec<usize>,
-}
-
-impl Log {
-    /// A file whose predecessor's last record is at `previous`.
-    fn new(order: Order, previous: u32) -> Log {
-        let mut log = Log { order, bytes: Vec::new(), starts: Vec::new() };
-        let body = [MAGIC, 19, 100_000, 0].map(|word| log.word(word)).concat();
-        log.raw(previous, &body);
-        log
-    }
-
-    /// Header, three records that are no boundary, a commit, a checkpoint, one more record: 372 bytes.
-    fn sample(order: Order) -> Log {
-        let mut log = Log::new(order, 0);
-        log.record(ADDREM, b"one");
-        log.record(ADDREM, &[7; 100]);
-        log.record(ADDREM, b"");
-        log.commit(1000);
-        log.checkpoint(2000);
-        log.record(ADDREM, b"behind the last boundary");
-        log
-    }
-
-    fn word(&self, word: u32) -> [u8; 4] {
-        match self.order {
-            Order::Little => word.to_le_bytes(),
-            Order::Big => word.to_be_bytes(),
-        }
-    }
-
-    fn raw(&mut self, previous: u32, body: &[u8]) {
-        self.starts.push(self.bytes.len());
-        let length = (RECORD_HEADER + body.len()) as u32;
-        let checksum = by_definition(body) ^ previous ^ length;
-        let head = [previous, length, checksum].map(|word| self.word(word)).concat();
-        self.bytes.extend([&head, body].concat());
-    }
-
-    fn record(&mut self, kind: u32, rest: &[u8]) {
-        // The first record of a file names the header record, at 0.
-        let previous = *self.starts.last().unwrap() as u32;
-        let head = [kind, 0x8000_0001, 1, 28].map(|word| self.word(word)).concat();
-        self.raw(previous, &[&head, rest].concat());
-    }
-
-    fn commit(&mut self, time: i32) {
-        let rest = [1, time.cast_unsigned(), 99].map(|word| self.word(word)).concat();
-        self.record(TXN_REGOP, &rest);
-    }
-
-    fn checkpoint(&mut self, time: i32) {
-        let rest = [1, 28, 1, 28, time.cast_unsigned(), 99, 0].map(|word| self.word(word)).concat();
-        self.record(TXN_CKP, &rest);
-    }
-
-    fn last(&self) -> u32 {
-        *self.starts.last().unwrap() as u32
-    }
-
-    /// The end of the last record that is whole within so many bytes.
-    fn end_within(&self, count: usize) -> usize {
-        let ends = self.starts[1..].iter().copied().chain([self.bytes.len()]);
-        ends.filter(|end| *end <= count).max().unwrap_or(0)
-    }
-
-    /// The first bytes of the file that follows this one.
-    fn next_head(&self) -> Vec<u8> {
-        let mut head = Log::new(self.order, self.last()).bytes;
-        head.resize(super::super::HEAD, 0);
-        head
-    }
-}
-
-/// The hash as `__ham_func4` defines it.
-fn by_definition(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |hash: u32, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)))
-}
 
 fn scan(bytes: &[u8]) -> Scanner {
     scan_in_chunks(bytes, bytes.len().max(1), None)
@@ -125,7 +43,7 @@ fn said(scanner: &Scanner, next: &[u8]) -> Said {
         past: scanner.is_past_limit(),
         hungry: scanner.is_hungry(),
         trouble: scanner.trouble(),
-        closure: scanner.closure(next),
+        closure: scanner.closure(beside(next)),
     }
 }
 
@@ -165,7 +83,7 @@ fn zeros_behind_the_end_are_taken_but_are_no_log() {
         assert_eq!((scanner.safe(), scanner.at()), (log.bytes.len() as u64, padded.len() as u64));
         assert!(!scanner.is_hungry());
         assert_eq!(scanner.trouble().as_deref(), Some("no record begins there"));
-        assert_eq!(scanner.closure(&log.next_head()), Closure::Closed);
+        assert_eq!(scanner.closure(beside(&log.next_head())), Closure::Closed);
     }
 }
 
@@ -179,7 +97,7 @@ fn a_log_cut_at_any_byte_is_safe_to_its_last_whole_record() {
             assert_eq!((scanner.safe(), scanner.at()), (end as u64, cut as u64), "{order} {cut}");
             assert_eq!(scanner.trouble().is_none(), end == cut, "{order} {cut}: {:?}", scanner.trouble());
             assert!(scanner.boundary().is_none_or(|mark| mark.offset <= scanner.safe()), "{order} {cut}");
-            let is_closed = scanner.closure(&log.next_head()) == Closure::Closed;
+            let is_closed = scanner.closure(beside(&log.next_head())) == Closure::Closed;
             assert_eq!(is_closed, cut == log.bytes.len(), "{order} {cut}");
         }
     }
@@ -210,7 +128,7 @@ fn no_flipped_bit_is_passed() {
             let start = log.starts.iter().filter(|start| **start <= bit / 8).max().unwrap();
             assert_eq!(scanner.safe(), *start as u64, "{order} bit {bit}");
             assert!(scanner.trouble().is_some(), "{order} bit {bit}");
-            assert!(is_damaged(&scanner.closure(&log.next_head())), "{order} bit {bit}");
+            assert!(is_damaged(&scanner.closure(beside(&log.next_head()))), "{order} bit {bit}");
         }
     }
 }
@@ -223,7 +141,7 @@ fn no_flipped_bit_of_the_next_header_closes_a_file() {
         for bit in 0..FILE_HEADER * 8 {
             let mut flipped = head.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(is_damaged(&scanner.closure(&flipped)), "{order} bit {bit}");
+            assert!(is_damaged(&scanner.closure(beside(&flipped))), "{order} bit {bit}");
         }
     }
 }
@@ -285,7 +203,7 @@ fn a_torn_tail_that_recovery_overwrites_was_never_safe() {
         scanner.rewind();
         scanner.take(&after.bytes[scanner.safe() as usize..]);
         assert_eq!(scanner.safe() as usize, after.bytes.len());
-        assert_eq!(scanner.closure(&after.next_head()), Closure::Closed);
+        assert_eq!(scanner.closure(beside(&after.next_head())), Closure::Closed);
     }
 }
 
@@ -340,22 +258,26 @@ fn the_next_header_closes_a_file_only_by_naming_its_last_record() {
         let log = Log::sample(order);
         let scanner = scan(&log.bytes);
         let next = log.next_head();
-        assert_eq!(scanner.closure(&next), Closure::Closed);
-        assert_eq!(scanner.closure(&next[..FILE_HEADER]), Closure::Closed);
+        assert_eq!(scanner.closure(beside(&next)), Closure::Closed);
+        assert_eq!(scanner.closure(beside(&next[..FILE_HEADER])), Closure::Closed);
         for absent in [&[] as &[u8], &[0], &[0; FILE_HEADER - 1], &[0; FILE_HEADER], &[0; 512]] {
-            assert_eq!(scanner.closure(absent), Closure::Open);
+            assert_eq!(scanner.closure(beside(absent)), Closure::Open);
         }
         for length in 1..FILE_HEADER {
-            assert_eq!(is_damaged(&scanner.closure(&next[..length])), next[..length] != vec![0; length], "{length}");
+            assert_eq!(
+                is_damaged(&scanner.closure(beside(&next[..length]))),
+                next[..length] != vec![0; length],
+                "{length}"
+            );
         }
         let foreign = Log::new(order, log.last() + 4).bytes;
-        let Closure::Damaged(why) = scanner.closure(&foreign) else { panic!("a foreign file closes this one") };
+        let Closure::Damaged(why) = scanner.closure(beside(&foreign)) else { panic!("a foreign file closes this one") };
         assert!(why.contains(&(log.last() + 4).to_string()) && why.contains(&log.last().to_string()), "{why}");
         // The last record is there, but not all of the records before it.
         let cut = scan(&log.bytes[..log.starts[3]]);
-        assert!(is_damaged(&cut.closure(&next)));
+        assert!(is_damaged(&cut.closure(beside(&next))));
         // Nothing of this file was seen.
-        assert!(is_damaged(&Scanner::new(None).closure(&Log::new(order, 0).bytes)));
+        assert!(is_damaged(&Scanner::new(None).closure(beside(&Log::new(order, 0).bytes))));
     }
 }
 
@@ -364,7 +286,7 @@ fn the_next_header_closes_a_file_only_by_naming_its_last_record() {
 fn bug_a_next_file_of_another_byte_order_closed_this_one() {
     for (order, other) in [(Order::Little, Order::Big), (Order::Big, Order::Little)] {
         let log = Log::sample(order);
-        assert!(is_damaged(&scan(&log.bytes).closure(&Log::new(other, log.last()).bytes)), "{order}");
+        assert!(is_damaged(&scan(&log.bytes).closure(beside(&Log::new(other, log.last()).bytes))), "{order}");
     }
 }
 
@@ -422,7 +344,7 @@ fn foreign_and_encrypted_files_are_refused_with_the_reason() {
         assert_eq!((scanner.safe(), scanner.is_hungry()), (0, false));
         assert!(scanner.trouble().is_some_and(|why| why.contains(want)), "{:?}", scanner.trouble());
         assert_eq!(fingerprint(&bytes), "");
-        assert!(is_damaged(&scan(&Log::sample(Order::Little).bytes).closure(&bytes)));
+        assert!(is_damaged(&scan(&Log::sample(Order::Little).bytes).closure(beside(&bytes))));
     }
     let mut long = Log::new(Order::Little, 0).bytes;
     long[4] = 29;
@@ -504,96 +426,4 @@ fn bug_auto_removal_by_its_old_name_or_in_upper_case_was_not_seen() {
         assert!(warning("/var/db", Some(config)).is_some(), "{config}");
     }
     assert_eq!(warning("/var/db", Some("set_flags DB_LOG_AUTOREMOVE off")), None);
-}
-
-/// The safe extent as the layout defines it, on all bytes at once.
-fn safe_by_definition(bytes: &[u8]) -> usize {
-    let Ok(header) = Header::read(bytes) else { return 0 };
-    let (mut safe, mut last) = (FILE_HEADER, 0);
-    while bytes.len() - safe >= RECORD_HEADER {
-        let [previous, length, stored] = [0, 4, 8].map(|field| header.order.u32(bytes, safe + field));
-        let end = safe + length as usize;
-        if !(28..=RECORD_MAX).contains(&length) || end > bytes.len() || previous as usize != last {
-            break;
-        }
-        if by_definition(&bytes[safe + RECORD_HEADER..end]) ^ previous ^ length != stored {
-            break;
-        }
-        (last, safe) = (safe, end);
-    }
-    safe
-}
-
-/// Takes bytes in uneven chunks, going back whenever the scan stops, and holds the promises at each step.
-fn take_all(bytes: &[u8], chunks: &[usize]) -> Scanner {
-    let mut scanner = Scanner::new(None);
-    let mut chunks = chunks.iter().cycle();
-    let mut safe = 0;
-    while scanner.at() < bytes.len() as u64 && scanner.is_hungry() {
-        let from = scanner.at() as usize;
-        let to = bytes.len().min(from + chunks.next().unwrap());
-        scanner.take(&bytes[from..to]);
-        assert_eq!(scanner.at(), to as u64);
-        assert!(scanner.safe() <= scanner.at() && scanner.safe() >= safe);
-        assert!(scanner.boundary().is_none_or(|mark| mark.offset <= scanner.safe()));
-        safe = scanner.safe();
-        let _ = (scanner.trouble(), scanner.closure(bytes));
-    }
-    scanner
-}
-
-fn order() -> impl Strategy<Value = Order> {
-    prop_oneof![Just(Order::Little), Just(Order::Big)]
-}
-
-prop_compose! {
-    fn log()(
-        order in order(),
-        previous in any::<u32>(),
-        records in prop::collection::vec((prop_oneof![Just(TXN_REGOP), Just(TXN_CKP), any::<u32>()],
-            prop::collection::vec(any::<u8>(), 0..200)), 0..20),
-    ) -> Log {
-        let mut log = Log::new(order, previous);
-        for (kind, rest) in &records {
-            log.record(*kind, rest);
-        }
-        log
-    }
-}
-
-proptest! {
-    #[test]
-    fn arbitrary_bytes_never_panic(
-        bytes in prop::collection::vec(any::<u8>(), 0..400),
-        chunks in prop::collection::vec(1..100usize, 1..5),
-    ) {
-        prop_assert_eq!(take_all(&bytes, &chunks).safe() as usize, safe_by_definition(&bytes));
-        let _ = (fingerprint(&bytes), is_side_file("x", &bytes));
-    }
-
-    #[test]
-    fn arbitrary_bytes_behind_a_header_never_panic(
-        order in order(),
-        bytes in prop::collection::vec(any::<u8>(), 0..400),
-        chunks in prop::collection::vec(1..100usize, 1..5),
-    ) {
-        let bytes = [Log::new(order, 0).bytes, bytes].concat();
-        prop_assert_eq!(take_all(&bytes, &chunks).safe() as usize, safe_by_definition(&bytes));
-    }
-
-    #[test]
-    fn any_log_is_taken_whole_and_any_damage_stops_where_it_is(
-        log in log(),
-        chunks in prop::collection::vec(1..300usize, 1..5),
-        at in any::<prop::sample::Index>(),
-        flip in 1..=255u8,
-    ) {
-        prop_assert_eq!(take_all(&log.bytes, &chunks).safe() as usize, log.bytes.len());
-        let mut damaged = log.bytes.clone();
-        let at = at.index(damaged.len());
-        damaged[at] ^= flip;
-        let scanner = take_all(&damaged, &chunks);
-        prop_assert_eq!(scanner.safe() as usize, safe_by_definition(&damaged));
-        prop_assert!(scanner.safe() as usize <= at);
-    }
 }
