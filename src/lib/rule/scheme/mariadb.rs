@@ -144,9 +144,14 @@ impl Scanner {
         self.past
     }
 
-    /// See [`super::Scanner::is_opaque`].
-    pub fn is_opaque(&self) -> bool {
+    /// Whether what follows is encrypted.
+    fn is_opaque(&self) -> bool {
         self.stop == Some(Stop::Encrypted)
+    }
+
+    /// See [`super::Scanner::may_be_torn`].
+    pub fn may_be_torn(&self) -> bool {
+        self.is_opaque() || (self.stop.is_none() && self.end.is_none())
     }
 
     /// See [`super::Scanner::is_hungry`].
@@ -155,11 +160,11 @@ impl Scanner {
     }
 
     /// See [`super::Scanner::remark`].
-    pub fn remark(&self) -> Option<String> {
+    pub fn remark(&self, name: &str) -> Option<String> {
         if self.is_opaque() {
             return Some("the log is encrypted: each segment is shipped when it is closed, not before".to_owned());
         }
-        self.incident.map(|at| format!("an incident event at {at} says that the log does not have all that was done"))
+        self.incident.map(|at| format!("{name} says at {at} that the server did not log all that it did (incident event)"))
     }
 
     /// See [`super::Scanner::rewind`].

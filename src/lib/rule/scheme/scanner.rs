@@ -108,14 +108,15 @@ impl Scanner {
         if let Scanner::Mariadb(scanner) = self { scanner.search() } else { false }
     }
 
-    /// Whether nothing can be known of the bytes behind [`Scanner::safe`], which are good all the same.
-    pub fn is_opaque(&self) -> bool {
-        if let Scanner::Mariadb(scanner) = self { scanner.is_opaque() } else { false }
+    /// Whether the bytes behind [`Scanner::safe`], no whole record, can be all that the engine wrote: it encrypts them, or
+    /// leaves for ever what a crash has torn.
+    pub fn may_be_torn(&self) -> bool {
+        if let Scanner::Mariadb(scanner) = self { scanner.may_be_torn() } else { false }
     }
 
-    /// What an operator should know about what was taken so far.
-    pub fn remark(&self) -> Option<String> {
-        if let Scanner::Mariadb(scanner) = self { scanner.remark() } else { None }
+    /// What an operator should know about what was taken so far; `name` is the file's.
+    pub fn remark(&self, name: &str) -> Option<String> {
+        if let Scanner::Mariadb(scanner) = self { scanner.remark(name) } else { None }
     }
 
     /// Says when the file was last written, before its bytes are taken: all that engines without records know.
