@@ -164,7 +164,8 @@ impl Scanner {
         if self.is_opaque() {
             return Some("the log is encrypted: each segment is shipped when it is closed, not before".to_owned());
         }
-        self.incident.map(|at| format!("{name} says at {at} that the server did not log all that it did (incident event)"))
+        self.incident
+            .map(|at| format!("{name} says at {at} that the server did not log all that it did (incident event)"))
     }
 
     /// See [`super::Scanner::rewind`].
@@ -236,6 +237,10 @@ impl Scanner {
             if have + taken == HEADER {
                 self.stop = self.judge_header().err().map(Stop::Bad);
                 self.hash.update(&self.kept[..HEADER]);
+                // It may be all that there is.
+                if self.stop.is_none() && Header::read(&self.kept[..]).length as usize == HEADER {
+                    self.finish(HEADER, each);
+                }
             }
             return taken;
         }
@@ -373,12 +378,14 @@ impl Scanner {
             }
             Some(_) if self.at > self.safe => Some(format!("its last whole event should end it{trouble}")),
             // Cut by the server itself, as a semi-synchronous replica does after a crash: only the list proves it.
-            None if !is_in_use && (self.at > self.safe || self.last.is_none() || !next.has_list()) => {
+            None if !is_in_use && (self.at > self.safe || self.group.is_some() || !next.proves(self.last)) => {
                 Some(format!("it was closed, and here it has no end{trouble}"))
             }
             _ => found.map(|found| format!("a whole event is at {found}{trouble}")).or_else(|| {
                 let last = last?;
-                Some(format!("its last whole transaction is {last}, and the next file does not begin with that{trouble}"))
+                Some(format!(
+                    "its last whole transaction is {last}, and the next file does not begin with that{trouble}"
+                ))
             }),
         }
     }
