@@ -11,6 +11,7 @@ mod apply;
 mod faults;
 mod feed;
 mod link;
+mod patch;
 mod restrict;
 mod scripts;
 mod ship;
