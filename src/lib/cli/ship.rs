@@ -8,9 +8,9 @@ use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
 use crate::engine::ship::outlet::Compress;
-use crate::engine::ship::{Ack, Options};
+use crate::engine::ship::{Ack, Only, Options};
 use crate::rule::scheme::Scheme;
-use crate::value::position::{Bookmark, Segment, Start};
+use crate::value::position::{Bookmark, Start};
 use crate::value::time::Until;
 use crate::value::units;
 
@@ -137,15 +137,15 @@ fn compress(text: &str) -> Result<Compress, String> {
 
 impl Args {
     /// What the engine is told, beside what was found out about the log.
-    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Segment>) -> Options {
+    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Only>) -> Options {
         Options {
             epoch,
             scheme,
             set,
             site: String::new(),
             from: match only {
-                Some(segment) => Start::At(Bookmark { position: segment.at(0), proof: None }),
-                None => self.from,
+                Some(Only::Segment(segment)) => Start::At(Bookmark { position: segment.at(0), proof: None }),
+                _ => self.from,
             },
             once: self.once || only.is_some(),
             only,

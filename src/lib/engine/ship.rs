@@ -56,6 +56,15 @@ pub enum Ack {
     AllAvailable,
 }
 
+/// The one thing to ship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// A segment.
+    Segment(Segment),
+    /// A small file beside the log.
+    Aux(String),
+}
+
 /// Everything that `repl-ship` can be told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -71,8 +80,8 @@ pub struct Options {
     pub from: Start,
     /// Ship what is complete, then end.
     pub once: bool,
-    /// Only this segment, which is finished.
-    pub only: Option<Segment>,
+    /// Only this, which is finished.
+    pub only: Option<Only>,
     /// Where to end.
     pub until: Option<Until>,
     /// Only up to the last boundary.
@@ -217,7 +226,10 @@ impl Parts<'_> {
             sync: options.sync_source,
             commit_only: options.commit_only,
             until: options.until,
-            only: options.only,
+            only: match options.only {
+                Some(Only::Segment(segment)) => Some(segment),
+                _ => None,
+            },
             piece,
         };
         let source = Source::new(self.dir.try_clone()?, options.scheme.clone(), reading)?;

@@ -11,7 +11,7 @@ use super::outlet::Outlet;
 use super::source::locate::Located;
 use super::source::{Piece, Source};
 use super::tracker::Tracker;
-use super::{Ack, Options};
+use super::{Ack, Only, Options};
 use crate::edge::bell::Bell;
 use crate::edge::clock;
 use crate::edge::signal::Stop;
@@ -88,6 +88,10 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Ships from where the receiver stands to the end: of what is there (`-S`), of the limit, or of this process.
     pub(super) fn run(mut self, start: Start) -> Result<()> {
+        if let Some(Only::Aux(_)) = self.options.only {
+            self.send_aux()?;
+            return self.finish();
+        }
         if !self.begin(start)? {
             return self.finish();
         }
@@ -97,7 +101,9 @@ impl<'a, W: Write> Lane<'a, W> {
         loop {
             self.check_receiver()?;
             (self.monitor)(Note::Alive);
-            if last.is_none() && (self.options.once || self.stop.is_asked()) {
+            let is_ending = self.options.once || self.stop.is_asked();
+            // The one segment that is shipped alone is finished: all of its file counts.
+            if last.is_none() && is_ending && self.options.only.is_none() {
                 last = self.source.end()?;
             }
             if last.is_some() && self.source.position() > last {
@@ -198,7 +204,11 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Small files beside the log come before the segments that need them.
     fn send_aux(&mut self) -> Result<()> {
         for (name, bytes) in self.source.aux()? {
-            if self.told.insert(name.clone()) {
+            let is_wanted = match &self.options.only {
+                Some(Only::Aux(only)) => *only == name,
+                _ => true,
+            };
+            if is_wanted && self.told.insert(name.clone()) {
                 self.outlet.send(&Message::Aux { name: &name, bytes: &bytes })?;
             }
         }
