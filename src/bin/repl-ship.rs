@@ -68,10 +68,16 @@ fn run(args: Args) -> Result<()> {
         }
     }
     let epoch = log::epoch(&dir, state.as_ref())?;
+    let release = args.release(&scheme)?;
     let options = args.options(scheme, set, epoch, only);
     let bell = Bell::new();
     let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
-    ship::run(&dir, to, &options, Shipping { ledger: &mut ledger, status, bell, stop: &stop, monitor: &monitor })
+    ship::run(
+        &dir,
+        to,
+        &options,
+        Shipping { ledger: &mut ledger, status, release, bell, stop: &stop, monitor: &monitor },
+    )
 }
 
 /// The log directory, and the file name that `--segment` gives.

@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod log;
 pub mod note;
+pub mod postgres;
 pub mod ship;
 pub mod site;
 pub mod verify;

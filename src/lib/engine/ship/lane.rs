@@ -32,7 +32,7 @@ pub(super) struct Lane<'a, W> {
     pub(super) stop: &'a Stop,
     pub(super) monitor: &'a Monitor,
     /// Called at each heartbeat, with where shipping is and the log's end.
-    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
     sent: u64,
     beat: Instant,
     listed: Instant,
@@ -63,7 +63,7 @@ impl<'a, W: Write> Lane<'a, W> {
         bell: &'a Bell,
         stop: &'a Stop,
         monitor: &'a Monitor,
-        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
     ) -> Lane<'a, W> {
         let now = Instant::now();
         let (sent, beat, listed, time, is_current) = (0, now, now, None, false);
@@ -296,8 +296,7 @@ impl<'a, W: Write> Lane<'a, W> {
         self.outlet.send(&Message::Heartbeat { end: end.unwrap_or(NOTHING), clock: clock::now() })?;
         self.outlet.flush()?;
         (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
-        (self.pulse)(self.source.position(), end);
-        Ok(())
+        (self.pulse)(self.source.position(), end)
     }
 
     /// Says good-bye, then waits for what the policy asks for.
@@ -312,7 +311,7 @@ impl<'a, W: Write> Lane<'a, W> {
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.
         drop(outlet);
-        pulse(at, end);
+        pulse(at, end)?;
         let (Some(tracker), Some(last)) = (tracker, last) else {
             return Ok(());
         };
@@ -329,7 +328,6 @@ impl<'a, W: Write> Lane<'a, W> {
             }
             bell.wait_until(deadline);
         }
-        pulse(at, end);
-        Ok(())
+        pulse(at, end)
     }
 }
