@@ -195,7 +195,9 @@ impl Source {
     /// A scanner at the beginning of a segment, which knows what the segment before left unfinished.
     fn scanner(&self, segment: Segment, until: Option<Time>) -> Result<Scanner> {
         let mut scanner = self.scheme.scanner(segment, until);
-        let Some(before) = self.before(segment)?.filter(|_| self.scheme.spans()) else {
+        // Of one that is shipped alone, the file before may be gone or used again at any time: it is not asked for.
+        let is_wanted = self.scheme.spans() && self.options.only.is_none();
+        let Some(before) = self.before(segment)?.filter(|_| is_wanted) else {
             return Ok(scanner);
         };
         match &self.open {
@@ -245,6 +247,8 @@ impl Source {
             return Ok(None);
         };
         let end = match &self.open {
+            // Of what lies behind the one that is wanted it is enough to know that it is there.
+            _ if self.options.only.is_some() => 0,
             Some(open) if open.segment == newest => safe_extent(&open.file, open.scanner.clone())?.max(open.sent),
             _ => match log::open(&self.dir, &self.scheme, newest)? {
                 Some((file, _)) => safe_extent(&file, self.scanner(newest, None)?)?,
