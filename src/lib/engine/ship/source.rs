@@ -327,7 +327,7 @@ impl Source {
 
     /// Bytes from `sent` to `stop` or less; all up to `limit` may be synced at once.
     fn bytes(&mut self, stop: u64, limit: u64) -> Result<Piece<'_>> {
-        let Source { open: Some(open), buffer, options, dir, scheme, .. } = self else {
+        let Source { open: Some(open), buffer, options, dir, scheme, known, .. } = self else {
             return Ok(Piece::Idle);
         };
         let shown_name = dir.shown(&open.name);
@@ -344,10 +344,14 @@ impl Source {
         if scheme.recycles() && !scheme.is_begun(open.segment, &log::head(&open.file)?) {
             return Err(recycled(&shown_name));
         }
+        // A PostgreSQL server syncs a segment before it begins the next one.
+        let is_written = options.only.is_some()
+            || scheme.recycles() && known.last_key_value().is_some_and(|(last, _)| *last > open.segment);
         if options.sync && open.synced < offset + want as u64 {
             // What was checked so far was read before this sync, so all of it is on disk after it.
             open.file.sync_data().with_context(|| format!("cannot sync {}", dir.shown(&open.name)))?;
-            open.synced = limit;
+            // Of a file that nobody writes any more, one sync is enough.
+            open.synced = if is_written { u64::MAX } else { limit };
         }
         open.running.update(bytes);
         open.sent += want as u64;
