@@ -81,12 +81,7 @@ impl Rig {
 
     /// Starts a script in the background, its output in files.
     pub fn spawn(&self, script: &str) -> Running {
-        let (out, err) = (self.path("spawn.out"), self.path("spawn.err"));
-        let mut command = self.sh(script);
-        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
-        // A group of its own, so that the end of the test ends all of it.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        Running { child: command.spawn().unwrap(), out, err }
+        Running::start(self.sh(script), &self.path("spawn"))
     }
 
     /// One `-S` pass from master to replica by a command link.
@@ -160,6 +155,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a command in the background; what it says goes to files of this name, ending in `.out` and `.err`.
+    pub fn start(mut command: Command, words: &Path) -> Running {
+        let (out, err) = (words.with_extension("out"), words.with_extension("err"));
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        // A group of its own, so that the end of the test ends all of it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        Running { child: command.spawn().unwrap(), out, err }
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process_group(pid, signal).unwrap();
