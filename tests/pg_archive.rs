@@ -40,7 +40,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 fn archived(server: &Postgres<'_>, what: &str) {
     eventually("the archiver", || {
         let status = names(&server.wal().join("archive_status"));
-        status.iter().all(|name| !name.ends_with(".ready"))
+        status.iter().all(|name| Path::new(name).extension().is_none_or(|kind| kind != "ready"))
             && server.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver").trim() >= what
     });
 }
