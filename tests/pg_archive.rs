@@ -173,3 +173,23 @@ fn what_a_slot_needs_is_said_before_anything_is_shipped() {
     assert!(!stage.path("archive").exists());
     assert_eq!(ship(&format!("--slot venus --dsn '{dsn}'")).code, 0);
 }
+
+#[test]
+fn what_root_lands_in_a_servers_directory_is_the_servers() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let _master = Postgres::init(&stage, "master", 1, "");
+    stage.ok("mkdir replica");
+    let rig = rig::Rig::new();
+    let (from, to) = (stage.path("master/pg_wal"), stage.path("replica"));
+    rig.ok(&format!("$SHIP -S --via 'exec $APPLY --acks {}' {}", to.display(), from.display()));
+    let owner = fs::metadata(&to).unwrap().uid();
+    let landed = names(&to);
+    assert!(owner != 0 && !landed.is_empty());
+    for name in landed {
+        assert_eq!(fs::metadata(to.join(&name)).unwrap().uid(), owner, "{name}");
+    }
+}
