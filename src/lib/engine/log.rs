@@ -84,9 +84,7 @@ pub(in crate::engine) fn segments(
     }
     let newest = found.keys().map(|segment| segment.generation).max().unwrap_or_default();
     if found.keys().any(|segment| segment.generation < newest)
-        && let Some(name) = scheme.history_name(newest)
-        && let Some(history) = dir.read_small(&name, 1 << 16)?
-        && let Some(past) = scheme.lineage(newest, &String::from_utf8_lossy(&history))
+        && let Some(past) = lineage(dir, scheme, newest)?
     {
         let is_past = |segment: &Segment| {
             past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)
@@ -96,15 +94,29 @@ pub(in crate::engine) fn segments(
     Ok(found)
 }
 
+/// The last segments of a generation's past, where its aux file tells.
+pub(in crate::engine) fn lineage(dir: &Dir, scheme: &Scheme, generation: u64) -> Result<Option<Vec<Segment>>> {
+    let history = match scheme.history_name(generation) {
+        Some(name) => dir.read_small(&name, 1 << 16)?,
+        None => None,
+    };
+    Ok(history.and_then(|history| scheme.lineage(generation, &String::from_utf8_lossy(&history))))
+}
+
 /// Whether a file has begun to be the segment of its name.
 pub(in crate::engine) fn is_begun(dir: &Dir, scheme: &Scheme, segment: Segment, name: &str) -> Result<bool> {
     if !scheme.recycles() {
         return Ok(true);
     }
-    match dir.open_read(name)? {
-        Some(file) => Ok(scheme.is_begun(segment, &head(&file)?)),
-        None => Ok(false),
+    let Some(file) = dir.open_read(name)? else {
+        return Ok(false);
+    };
+    let head = head(&file)?;
+    if !scheme.is_inherited(segment, &head) {
+        return Ok(scheme.is_begun(segment, &head));
     }
+    let before = segment.sequence.checked_sub(1).map(|before| Segment::new(segment.generation, before));
+    Ok(before.is_none_or(|before| matches!(dir.identity(&scheme.name(before)), Ok(None))))
 }
 
 /// Whether a segment is finished, judged by the one after it.

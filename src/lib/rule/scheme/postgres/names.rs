@@ -10,6 +10,8 @@ pub(in crate::rule::scheme) const PARTIAL: &str = ".partial";
 pub(in crate::rule::scheme) const STATUS: &str = "archive_status";
 const HISTORY: &str = ".history";
 const BACKUP: &str = ".backup";
+/// What the first timeline's history would be called. A server asks its archive for it whenever it leaves that timeline.
+pub(in crate::rule::scheme) const NO_HISTORY: &str = "00000001.history";
 
 impl Cluster {
     /// Segments that share the middle eight digits of their names.
@@ -35,12 +37,12 @@ impl Cluster {
         lines
             .map(|line| {
                 let mut words = line.split_whitespace();
-                let timeline: u64 = words.next()?.parse().ok()?;
-                let (high, low) = words.next()?.split_once('/')?;
+                let timeline: u64 = words.next().filter(|digits| !digits.starts_with('+'))?.parse().ok()?;
+                let (high, low) = words.next().filter(|place| !place.contains('+'))?.split_once('/')?;
                 let (high, low) = (u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?);
                 let fork = u64::from(high) << 32 | u64::from(low);
                 let last = fork.checked_sub(1)? / self.size;
-                (timeline < generation).then(|| Segment::new(timeline, last))
+                (0 < timeline && timeline < generation).then(|| Segment::new(timeline, last))
             })
             .collect()
     }
