@@ -49,7 +49,7 @@ impl Mariadb {
             assert!(owned.success());
         }
         server.write_config();
-        let mut install = server.unprivileged("mariadb-install-db");
+        let mut install = unprivileged("mariadb-install-db");
         install.arg(format!("--defaults-file={}", server.config().display())).args([
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
@@ -123,21 +123,11 @@ impl Mariadb {
         logs
     }
 
-    /// A command that does not run as root.
-    fn unprivileged(&self, program: &str) -> Command {
-        if !rustix::process::geteuid().is_root() {
-            return Command::new(program);
-        }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "mysql", "--regid", "mysql", "--clear-groups", program]);
-        command
-    }
-
     /// Starts it and waits until it answers.
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut server = self.unprivileged("mariadbd");
+        let mut server = unprivileged("mariadbd");
         server.arg(format!("--defaults-file={}", self.config().display()));
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(server.spawn().expect("mariadbd is needed: install mariadb-server"));
@@ -253,4 +243,14 @@ impl Drop for Mariadb {
             let _ = child.wait();
         }
     }
+}
+
+/// A command that does not run as root.
+fn unprivileged(program: &str) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "mysql", "--regid", "mysql", "--clear-groups", program]);
+    command
 }
