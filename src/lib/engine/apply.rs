@@ -352,9 +352,7 @@ impl Session<'_> {
                         return fail(Code::Corrupt, "too many aux files before the stream begins");
                     }
                 }
-                Message::Patch { offset, .. } => {
-                    return fail(Code::Corrupt, format!("a patch at {offset}, but this engine rewrites nothing"));
-                }
+                Message::Patch { offset, bytes } => landing.patch(offset, bytes)?,
                 Message::Hello(_) => return fail(Code::Corrupt, "a second hello"),
                 Message::Packed { .. } => return fail(Code::Corrupt, "compressed data was not unpacked"),
             }

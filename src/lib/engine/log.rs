@@ -41,7 +41,7 @@ pub fn scheme_of(dir: &Dir, told: Option<Kind>, state: Option<&Path>) -> Result<
     let set = origin.map(|origin| origin.set);
     let names = dir.names()?;
     let names = || names.iter().filter_map(|name| name.to_str());
-    let kind = told.map_or_else(|| Kind::detect(names()), Ok).map_err(|why| {
+    let kind = told.map_or_else(|| Kind::detect(names()), |told| told.complete(names())).map_err(|why| {
         Failure::new(Code::Usage, format!("{}: {why}", dir.path().display()))
             .hint("say it with --engine, or with --pattern for plain logs")
     })?;
@@ -116,6 +116,8 @@ pub(in crate::engine) fn closure(
     is_passed: bool,
 ) -> Result<Closure> {
     let (own, mut length) = (head(file)?, HEAD);
+    let searched = searched(scanner, file)?;
+    let scanner = searched.as_ref().unwrap_or(scanner);
     loop {
         let next = beginning(next, length)?;
         match scanner.closure(Beside { own: &own, segment, next: &next, is_passed }) {
@@ -123,6 +125,22 @@ pub(in crate::engine) fn closure(
             closure => return Ok(closure),
         }
     }
+}
+
+/// The scanner once it has looked behind what is no record, where an engine needs that.
+fn searched(scanner: &Scanner, file: &File) -> Result<Option<Scanner>> {
+    let mut scanner = scanner.clone();
+    if !scanner.search() {
+        return Ok(None);
+    }
+    let mut buffer = vec![0; 1 << 18];
+    while scanner.is_hungry() {
+        match read_at(file, &mut buffer, scanner.at())? {
+            0 => break,
+            count => scanner.take(&buffer[..count]),
+        }
+    }
+    Ok(Some(scanner))
 }
 
 /// Opens a segment under whichever name its file has.

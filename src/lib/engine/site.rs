@@ -75,6 +75,8 @@ pub struct Closed {
     pub length: u64,
     /// Of all its bytes.
     pub digest: Digest,
+    /// Of its file as it is, where bits are set that the other leaves out: for `B3SUMS` only.
+    pub of_file: Option<Digest>,
     /// Its last boundary, where it has one.
     pub boundary: Option<Position>,
     /// The time of that boundary.
@@ -210,6 +212,7 @@ impl Closed {
             segment,
             length: value.get("length")?.as_u64()?,
             digest: Digest::parse(text("b3")?)?,
+            of_file: None,
             boundary: text("boundary").and_then(|at| at.parse().ok()),
             time: text("time").and_then(Time::parse),
         })
@@ -352,8 +355,8 @@ impl Site {
         if segments.is_empty() {
             return Ok(());
         }
-        let sums: String =
-            segments.iter().map(|one| format!("{}  {}\n", one.digest, scheme.name(one.segment))).collect();
+        let sum = |one: &Closed| format!("{}  {}\n", one.of_file.unwrap_or(one.digest), scheme.name(one.segment));
+        let sums: String = segments.iter().map(sum).collect();
         let lines: String = segments.iter().map(|one| one.print(scheme)).collect();
         manifest.append(&sums)?;
         journal.append(&lines)?;
@@ -405,7 +408,7 @@ mod tests {
     fn closed(sequence: u64) -> Closed {
         let segment = Segment::new(1, sequence);
         let digest = Digest::of(&sequence.to_le_bytes());
-        Closed { segment, length: 8, digest, boundary: Some(segment.at(8)), time: Some(Time(5_000_000)) }
+        Closed { segment, length: 8, digest, of_file: None, boundary: Some(segment.at(8)), time: Some(Time(5_000_000)) }
     }
 
     fn origin_of(start: &str) -> Origin {

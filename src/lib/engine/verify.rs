@@ -18,7 +18,7 @@ use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix_with;
 use crate::rule::scheme::{self, Closure, Mark, Scheme, Step};
-use crate::value::digest::Digest;
+use crate::value::digest::{Digest, Running};
 use crate::value::exit::Code;
 use crate::value::position::{Position, Segment};
 
@@ -85,7 +85,15 @@ impl Report {
 /// What must be there, as the directory's own records say.
 struct Expected {
     holding: Option<Holding>,
-    closed: BTreeMap<Segment, (Digest, Option<u64>)>,
+    closed: BTreeMap<Segment, Record>,
+}
+
+/// A closed segment, as recorded.
+struct Record {
+    digest: Digest,
+    /// Whether that is of the file as it is, with the bits that other digests leave out.
+    is_of_file: bool,
+    length: Option<u64>,
 }
 
 /// Proves a log directory.
@@ -123,13 +131,14 @@ impl Expected {
         let is_held = |segment: Segment| holding.is_some_and(|holding| holding.holds(segment));
         site::manifest(&state, |digest, name| {
             if let Some(segment) = scheme.segment(name).filter(|segment| is_held(*segment)) {
-                closed.insert(segment, (digest, None));
+                closed.insert(segment, Record { digest, is_of_file: true, length: None });
             }
             Ok(())
         })?;
         site::closed_segments(&state, |Closed { segment, length, digest, .. }| {
             if is_held(segment) {
-                closed.entry(segment).or_insert((digest, None)).1 = Some(length);
+                let recorded = closed.entry(segment);
+                recorded.or_insert(Record { digest, is_of_file: false, length: None }).length = Some(length);
             }
             Ok(())
         })?;
@@ -217,12 +226,14 @@ fn read_segment(
     let limit = open.map_or(u64::MAX, |holding| holding.held.position.offset);
     let mut scanner = scheme.scanner(segment, None);
     scanner.written(clock::written(&file.metadata()?));
-    let running = prefix_with(&file, scheme.running(), limit, |bytes| scanner.take(bytes))
+    let is_of_file = expected.closed.get(&segment).is_some_and(|record| record.is_of_file);
+    let running = if is_of_file { Running::new() } else { scheme.running() };
+    let running = prefix_with(&file, running, limit, |bytes| scanner.take(bytes))
         .with_context(|| format!("cannot read {}", dir.shown(&name)))?;
     let mut findings = Vec::new();
     let mut corrupt = |offset, text| findings.push(Finding { kind: Kind::Corrupt, segment, offset, text });
     match (expected.closed.get(&segment), open) {
-        (Some((digest, length)), _) => {
+        (Some(Record { digest, length, .. }), _) => {
             if let Some(length) = length.filter(|length| *length > running.length()) {
                 corrupt(
                     Some(running.length()),
@@ -254,7 +265,7 @@ fn read_segment(
         if let Closure::Damaged(why) = log::closure(&scanner, &file, after, &next, true)? {
             corrupt(Some(scanner.safe()), format!("{name}: {why}"));
         }
-    } else if open.is_some() && running.length() >= limit && scanner.safe() < limit {
+    } else if open.is_some() && running.length() >= limit && scanner.safe() < limit && !scanner.may_be_torn() {
         // Only whole records are ever shipped, so a replica's open segment has nothing else in it.
         let why = scanner.trouble().unwrap_or_else(|| "a record is cut off".to_owned());
         corrupt(Some(scanner.safe()), format!("{name}: {why}"));

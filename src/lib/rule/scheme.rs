@@ -6,6 +6,7 @@
 pub mod bdb;
 pub mod eloquence;
 mod kind;
+pub mod mariadb;
 pub mod plain;
 pub mod postgres;
 mod scanner;
@@ -31,6 +32,8 @@ pub enum Scheme {
     Bdb,
     /// PostgreSQL, of one cluster.
     Postgres(postgres::Cluster),
+    /// MariaDB, of one base name.
+    Mariadb(Pattern),
 }
 
 /// How one segment follows another.
@@ -65,6 +68,7 @@ impl Scheme {
             (Engine::Eloquence, Some(pattern)) => Scheme::Eloquence(pattern),
             (Engine::Bdb, None) => Scheme::Bdb,
             (Engine::Postgres, None) => Scheme::Postgres(postgres::Cluster::new(identity, segment_size)?),
+            (Engine::Mariadb, Some(pattern)) => Scheme::Mariadb(pattern),
             (engine, _) => return Err(format!("engine {engine} does not go with this pattern")),
         };
         if scheme.identity() != identity || scheme.segment_size() != segment_size {
@@ -80,13 +84,14 @@ impl Scheme {
             Scheme::Eloquence(_) => Engine::Eloquence,
             Scheme::Bdb => Engine::Bdb,
             Scheme::Postgres(_) => Engine::Postgres,
+            Scheme::Mariadb(_) => Engine::Mariadb,
         }
     }
 
     /// The pattern, for engines that have one.
     pub fn pattern(&self) -> Option<&Pattern> {
         match self {
-            Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => Some(pattern),
+            Scheme::Plain(pattern) | Scheme::Eloquence(pattern) | Scheme::Mariadb(pattern) => Some(pattern),
             Scheme::Bdb | Scheme::Postgres(_) => None,
         }
     }
@@ -110,7 +115,7 @@ impl Scheme {
     /// The file name of a segment: one path component, never hidden, at most 255 bytes.
     pub fn name(&self, segment: Segment) -> String {
         match self {
-            Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => pattern.name(segment),
+            Scheme::Plain(pattern) | Scheme::Eloquence(pattern) | Scheme::Mariadb(pattern) => pattern.name(segment),
             Scheme::Bdb => bdb::name(segment),
             Scheme::Postgres(cluster) => cluster.name(segment),
         }
@@ -122,6 +127,7 @@ impl Scheme {
             Scheme::Plain(pattern) | Scheme::Eloquence(pattern) => pattern.segment(name),
             Scheme::Bdb => bdb::segment(name),
             Scheme::Postgres(cluster) => cluster.segment(name),
+            Scheme::Mariadb(pattern) => pattern.segment(name).filter(|segment| segment.sequence > 0),
         }
     }
 
@@ -192,7 +198,8 @@ impl Scheme {
     /// Whether a small file beside the log is one that a receiver needs too. The name is a peer's, perhaps.
     pub fn is_aux(&self, name: &str) -> bool {
         match self {
-            Scheme::Plain(_) | Scheme::Eloquence(_) => false,
+            // The index has the master's own paths.
+            Scheme::Plain(_) | Scheme::Eloquence(_) | Scheme::Mariadb(_) => false,
             Scheme::Bdb => name == bdb::CONFIG,
             Scheme::Postgres(_) => postgres::is_aux(name),
         }
@@ -239,6 +246,7 @@ impl Scheme {
             Scheme::Plain(_) | Scheme::Eloquence(_) => false,
             Scheme::Bdb => bdb::is_side_file(name, head),
             Scheme::Postgres(_) => postgres::is_side_file(name),
+            Scheme::Mariadb(pattern) => mariadb::is_side_file(pattern, name),
         }
     }
 
@@ -266,12 +274,13 @@ impl Scheme {
             Scheme::Plain(_) | Scheme::Eloquence(_) => String::new(),
             Scheme::Bdb => bdb::fingerprint(head),
             Scheme::Postgres(_) => postgres::fingerprint(head),
+            Scheme::Mariadb(_) => mariadb::fingerprint(head),
         }
     }
 
     /// The bits of a segment's bytes that its digest leaves out.
     pub fn mask(&self) -> Option<Mask> {
-        None
+        matches!(self, Scheme::Mariadb(_)).then_some(mariadb::IN_USE)
     }
 
     /// A digest of no bytes of a segment.
@@ -285,6 +294,7 @@ impl Scheme {
             Scheme::Plain(_) | Scheme::Eloquence(_) => Scanner::Raw(plain::Scanner::new(until)),
             Scheme::Bdb => Scanner::Bdb(bdb::Scanner::new(until)),
             Scheme::Postgres(cluster) => Scanner::Postgres(Box::new(postgres::Scanner::new(*cluster, segment, until))),
+            Scheme::Mariadb(pattern) => Scanner::Mariadb(Box::new(mariadb::Scanner::new(pattern, until))),
         }
     }
 }

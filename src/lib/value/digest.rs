@@ -107,6 +107,13 @@ impl Mask {
         let place = usize::try_from(self.offset.checked_sub(offset)?).ok()?;
         (place < length).then_some(place)
     }
+
+    /// Clears its bits in bytes from an offset on.
+    pub fn clear(self, offset: u64, bytes: &mut [u8]) {
+        if let Some(place) = self.within(offset, bytes.len()) {
+            bytes[place] &= !self.bits;
+        }
+    }
 }
 
 impl Running {

@@ -343,7 +343,7 @@ impl<'a> Landing<'a> {
         // Asked again: what was held may have been set aside.
         let held = self.held.map(|holding| holding.held);
         if held.is_some_and(|held| held.position.segment > segment) {
-            self.compare_manifest(segment, digest)?;
+            self.compare_closed(segment, digest)?;
         } else if held.is_none_or(|held| held.position.segment < segment || !held.closed) {
             let boundary = self.held.and_then(|holding| holding.boundary);
             let own = boundary.filter(|(mark, _)| mark.segment == segment);
@@ -351,6 +351,7 @@ impl<'a> Landing<'a> {
                 segment,
                 length,
                 digest,
+                of_file: self.digest_of_file(length)?,
                 boundary: own.map(|(mark, _)| mark),
                 time: own.and_then(|(_, time)| time),
             };
@@ -362,11 +363,11 @@ impl<'a> Landing<'a> {
         Ok(())
     }
 
-    /// A segment that came again whole must be the one in the manifest.
-    fn compare_manifest(&self, segment: Segment, digest: Digest) -> Result<()> {
-        let name = self.scheme.name(segment);
-        site::manifest(self.site.lock().dir(), |ours, of| {
-            if of == name && ours != digest {
+    /// A segment that came again whole must be the one that was closed.
+    fn compare_closed(&self, segment: Segment, digest: Digest) -> Result<()> {
+        site::closed_segments(self.site.lock().dir(), |closed| {
+            let ours = closed.digest;
+            if closed.segment == segment && ours != digest {
                 return fail(
                     Code::Diverged,
                     format!("diverged: segment {segment} is {ours} here and {digest} at the master"),

@@ -38,7 +38,7 @@ pub(super) struct Lane<'a, W> {
     listed: Instant,
     time: Option<Time>,
     is_current: bool,
-    /// Aux files that were sent.
+    /// Aux files that were sent, and remarks that were made.
     told: BTreeSet<String>,
 }
 
@@ -104,6 +104,10 @@ impl<'a, W: Write> Lane<'a, W> {
                 return self.finish();
             }
             let next = self.ship_one();
+            if let Some(text) = self.source.remark().filter(|text| !self.told.contains(text)) {
+                self.told.insert(text.clone());
+                (self.monitor)(Note::Warning(text));
+            }
             if next.is_err() {
                 // What comes before a gap or damage is good; the verdict matters more than a link that is gone, too.
                 let _ = self.outlet.flush();
@@ -249,6 +253,7 @@ impl<'a, W: Write> Lane<'a, W> {
                 (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
                 self.send_begin(begin)?;
             }
+            Piece::Patch { offset, byte } => outlet.send(&Message::Patch { offset, bytes: &[byte] })?,
             Piece::End(Previous { segment, length, digest }) => {
                 outlet.send(&Message::End { length, digest })?;
                 ledger.remember(Previous { segment, length, digest })?;

@@ -12,7 +12,7 @@ mod reading;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Context as _, Result};
 
@@ -55,6 +55,8 @@ pub(super) enum Piece<'a> {
     Hole { offset: u64, length: u64 },
     /// All up to here is whole transactions.
     Mark { offset: u64, time: Option<Time>, digest: Digest },
+    /// A byte in which bits were rewritten.
+    Patch { offset: u64, byte: u8 },
     /// The segment is complete.
     End(Previous),
     /// Nothing new is there now.
@@ -113,6 +115,12 @@ impl Source {
     pub(super) fn last_byte(&self) -> Option<Position> {
         let before = self.previous.map(|previous| previous.segment.at(previous.length));
         self.position().filter(|at| at.offset > 0).or(before)
+    }
+
+    /// What an operator should know of the open segment.
+    pub(super) fn remark(&self) -> Option<String> {
+        let open = self.open.as_ref()?;
+        open.scanner.remark(&self.dir.shown(&open.name))
     }
 
     /// Bytes that lie ahead, as far as file sizes tell.
@@ -335,6 +343,9 @@ impl Source {
         open.sent += want as u64;
         if offset == 0 {
             open.head = bytes[..want.min(FIRST)].to_vec();
+            if let Some(mask) = scheme.mask() {
+                mask.clear(0, &mut open.head);
+            }
         }
         // File systems have been wrong about holes; the bytes that were read are not.
         if hole.is_some() && bytes.iter().all(|byte| *byte == 0) {
@@ -386,7 +397,7 @@ impl Source {
     }
 
     fn end_segment(&mut self, ledger: &Ledger) -> Result<Piece<'_>> {
-        let Some(open) = &self.open else {
+        let Some(open) = &mut self.open else {
             return Ok(Piece::Idle);
         };
         let ended = Previous { segment: open.segment, length: open.sent, digest: open.running.digest() };
@@ -403,6 +414,13 @@ impl Source {
             }
             self.known = self.known.split_off(&next);
             return self.enter(next, 0, ledger, &mut |_| Ok(())).map(Piece::Begin);
+        }
+        if let Some(mask) = self.scheme.mask().filter(|mask| mask.offset < open.sent)
+            && !std::mem::replace(&mut open.patched, true)
+        {
+            let mut byte = [0];
+            open.file.read_exact_at(&mut byte, mask.offset)?;
+            return Ok(Piece::Patch { offset: mask.offset, byte: byte[0] });
         }
         self.previous = Some(ended);
         Ok(Piece::End(ended))

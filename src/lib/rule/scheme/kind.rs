@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Scheme, bdb, eloquence, postgres};
+use super::{Scheme, bdb, eloquence, mariadb, postgres};
 use crate::rule::pattern::Pattern;
 use crate::value::escape::show;
 
@@ -17,18 +17,25 @@ pub enum Engine {
     Bdb,
     /// PostgreSQL, `000000010000000000000001`.
     Postgres,
+    /// MariaDB binary logs, `mysql-bin.000001`.
+    Mariadb,
 }
 
 /// Every engine with its name.
-pub const ENGINES: [(Engine, &str); 4] =
-    [(Engine::Plain, "plain"), (Engine::Eloquence, "eloquence"), (Engine::Bdb, "bdb"), (Engine::Postgres, "postgres")];
+pub const ENGINES: [(Engine, &str); 5] = [
+    (Engine::Plain, "plain"),
+    (Engine::Eloquence, "eloquence"),
+    (Engine::Bdb, "bdb"),
+    (Engine::Postgres, "postgres"),
+    (Engine::Mariadb, "mariadb"),
+];
 
 /// What an operator says of a log, or its file names show: enough to know names, not enough to read records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The engine.
     pub engine: Engine,
-    /// Names of segments, for engines that have no fixed ones.
+    /// Names of segments, for engines that have no fixed ones. `mariadb` may be without one until names are looked at.
     pub pattern: Option<Pattern>,
 }
 
@@ -51,24 +58,43 @@ impl fmt::Display for Engine {
 }
 
 impl Kind {
-    /// A pattern is required by `plain`, has a default for `eloquence`, and is wrong for others.
+    /// A pattern is required by `plain`, has a default for `eloquence`, is found by [`Kind::complete`] for `mariadb`, and is
+    /// wrong for others.
     pub fn new(engine: Engine, pattern: Option<Pattern>) -> Result<Kind, String> {
         let pattern = match (engine, pattern) {
             (Engine::Plain, None) => return Err("engine plain needs --pattern, such as 'log.%S'".to_owned()),
             (Engine::Eloquence, None) => Some(eloquence::default_pattern()),
             (Engine::Plain | Engine::Eloquence, pattern) => pattern,
+            (Engine::Mariadb, Some(pattern)) if !mariadb::is_pattern(&pattern) => {
+                return Err(format!("engine mariadb needs a --pattern such as 'mysql-bin.%06S', not '{pattern}'"));
+            }
+            (Engine::Mariadb, pattern) => pattern,
             (_, None) => None,
             (engine, Some(_)) => return Err(format!("engine {engine} has fixed names; leave --pattern out")),
         };
         Ok(Kind { engine, pattern })
     }
 
+    /// With the pattern that file names show, where the engine has one and none was told.
+    pub fn complete<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Result<Kind, String> {
+        if self.engine != Engine::Mariadb || self.pattern.is_some() {
+            return Ok(self);
+        }
+        let found = mariadb::detect(&names.into_iter().collect::<Vec<_>>());
+        match found.as_slice() {
+            [pattern] => Kind::new(self.engine, Some(pattern.clone())),
+            [] => Err("no index file with its binary logs is there; say --pattern, such as 'mysql-bin.%06S'".to_owned()),
+            [one, other, ..] => Err(format!("binary logs of both '{one}' and '{other}' are there; say --pattern")),
+        }
+    }
+
     /// What file names show: exactly one engine must know some of them.
     pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Kind, String> {
+        let names: Vec<_> = names.into_iter().collect();
         let candidates = [Engine::Bdb, Engine::Eloquence, Engine::Postgres];
         let candidates = candidates.map(|engine| Kind { engine, pattern: None });
         let mut known = [false; 3];
-        for name in names {
+        for name in &names {
             for (known, kind) in known.iter_mut().zip(&candidates) {
                 *known |= match kind.engine {
                     Engine::Bdb => bdb::segment(name).is_some(),
@@ -77,9 +103,12 @@ impl Kind {
                 };
             }
         }
-        let mut found = candidates.into_iter().zip(known).filter_map(|(kind, known)| known.then_some(kind));
+        let is_mariadb = !mariadb::detect(&names).is_empty();
+        let mariadb = is_mariadb.then_some(Kind { engine: Engine::Mariadb, pattern: None });
+        let found = candidates.into_iter().zip(known).filter_map(|(kind, known)| known.then_some(kind));
+        let mut found = found.chain(mariadb);
         match (found.next(), found.next()) {
-            (Some(kind), None) => Kind::new(kind.engine, None),
+            (Some(kind), None) => Kind::new(kind.engine, None)?.complete(names),
             (None, _) => Err("no file name shows which engine this is".to_owned()),
             (Some(one), Some(other)) => {
                 Err(format!("file names of both {} and {} are there", one.engine, other.engine))
@@ -89,7 +118,8 @@ impl Kind {
 
     /// Whether these are the rules of this kind of log.
     pub fn fits(&self, scheme: &Scheme) -> bool {
-        self.engine == scheme.engine() && self.pattern.as_ref() == scheme.pattern()
+        let is_open = self.engine == Engine::Mariadb && self.pattern.is_none();
+        self.engine == scheme.engine() && (is_open || self.pattern.as_ref() == scheme.pattern())
     }
 
     /// Whether a file's first bytes are needed to make a scheme of it, and this one may have them.

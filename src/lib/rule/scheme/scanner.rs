@@ -1,6 +1,6 @@
 //! Scanners: one interface to what each engine's file knows of its records.
 
-use super::{Mark, bdb, plain, postgres};
+use super::{Mark, bdb, mariadb, plain, postgres};
 use crate::value::position::Segment;
 use crate::value::time::Time;
 
@@ -39,6 +39,8 @@ pub enum Scanner {
     Bdb(bdb::Scanner),
     /// PostgreSQL records.
     Postgres(Box<postgres::Scanner>),
+    /// MariaDB events.
+    Mariadb(Box<mariadb::Scanner>),
 }
 
 /// Calls the same method on whichever scanner it is.
@@ -48,6 +50,7 @@ macro_rules! each {
             Scanner::Raw($one) => $call,
             Scanner::Bdb($one) => $call,
             Scanner::Postgres($one) => $call,
+            Scanner::Mariadb($one) => $call,
         }
     };
 }
@@ -97,6 +100,23 @@ impl Scanner {
     /// Whether this segment is finished. Asked again with more of the next segment's bytes after [`Closure::More`].
     pub fn closure(&self, beside: Beside<'_>) -> Closure {
         each!(self, scanner => scanner.closure(beside))
+    }
+
+    /// Begins to look for records behind what is no record, where they tell damage from an end that a crash has torn: from
+    /// [`Scanner::at`] on, while [`Scanner::is_hungry`], before [`Scanner::closure`]. False where there is no need to.
+    pub fn search(&mut self) -> bool {
+        if let Scanner::Mariadb(scanner) = self { scanner.search() } else { false }
+    }
+
+    /// Whether the bytes behind [`Scanner::safe`], no whole record, can be all that the engine wrote: it encrypts them, or
+    /// leaves for ever what a crash has torn.
+    pub fn may_be_torn(&self) -> bool {
+        if let Scanner::Mariadb(scanner) = self { scanner.may_be_torn() } else { false }
+    }
+
+    /// What an operator should know about what was taken so far; `name` is the file's.
+    pub fn remark(&self, name: &str) -> Option<String> {
+        if let Scanner::Mariadb(scanner) = self { scanner.remark(name) } else { None }
     }
 
     /// Says when the file was last written, before its bytes are taken: all that engines without records know.

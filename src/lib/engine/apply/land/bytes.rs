@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context as _, Result};
 
 use super::{Current, Landing, out_of_segment};
+use crate::edge::read::{prefix, read_at};
+use crate::value::digest::{Digest, Running};
 use crate::value::exit::{Code, fail};
 use crate::value::position::{Position, Segment};
 
@@ -44,6 +46,46 @@ impl Landing<'_> {
         current.running.zeros(length);
         current.offset = end;
         self.advanced(None)
+    }
+
+    /// Takes a byte in which the engine has rewritten bits. It is durable when the segment is closed: until then no digest
+    /// and no position speaks of these bits.
+    pub(in crate::engine::apply) fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let refuse = |why: &str| fail(Code::Corrupt, format!("a patch at {offset}, but {why}"));
+        let (Some(mask), &[byte]) = (self.scheme.mask().filter(|mask| mask.offset == offset), bytes) else {
+            return refuse("this engine does not rewrite that");
+        };
+        let Some(current) = &self.current else {
+            return out_of_segment();
+        };
+        if offset >= current.offset {
+            return refuse("the stream has not come to it");
+        }
+        let Some(file) = &current.file else {
+            return Ok(());
+        };
+        let mut own = [0];
+        read_exact(file, &mut own, offset).context("cannot read back")?;
+        if (own[0] ^ byte) & !mask.bits != 0 {
+            return refuse("it is of bits that this engine does not rewrite");
+        }
+        if own[0] != byte && !self.is_in_closed() {
+            file.write_all_at(bytes, offset).with_context(|| format!("cannot patch segment {}", current.segment))?;
+        }
+        Ok(())
+    }
+
+    /// The digest of the current segment's file as it is, where that is another than the one which leaves bits out.
+    pub(super) fn digest_of_file(&self, length: u64) -> Result<Option<Digest>> {
+        let (Some(mask), Some(file)) = (self.scheme.mask(), self.current.as_ref().and_then(|it| it.file.as_ref())) else {
+            return Ok(None);
+        };
+        let mut byte = [0];
+        let count = read_at(file, &mut byte, mask.offset)?;
+        if mask.offset >= length || count == 0 || byte[0] & mask.bits == 0 {
+            return Ok(None);
+        }
+        Ok(Some(prefix(file, Running::new(), length)?.digest()))
     }
 
     /// Checks that bytes continue the segment.
@@ -108,6 +150,12 @@ impl Landing<'_> {
                 self.scratch.resize(have, 0);
                 read_exact(file, &mut self.scratch, current.offset)
                     .with_context(|| format!("cannot read segment {segment}"))?;
+                if let Some(mask) = self.scheme.mask()
+                    && let Some(place) = mask.within(current.offset, have)
+                {
+                    // What the engine has rewritten, here or there, is no difference.
+                    self.scratch[place] = (self.scratch[place] & !mask.bits) | (bytes[place] & mask.bits);
+                }
                 fresh = have;
                 if let Some(first) = first_difference(&self.scratch, &bytes[..have]) {
                     let blank_from = held_end.saturating_sub(current.offset).min(have as u64) as usize;

@@ -117,7 +117,10 @@ impl Source {
         }
         let mut head = [0; FIRST];
         let count = read_at(&open.file, &mut head, 0)?.min(open.sent as usize);
-        let head = &head[..count];
+        let head = &mut head[..count];
+        if let Some(mask) = self.scheme.mask() {
+            mask.clear(0, head);
+        }
         if !head.starts_with(&open.head) {
             return fail(
                 Code::Corrupt,

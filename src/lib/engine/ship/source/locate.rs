@@ -109,6 +109,7 @@ impl Source {
             synced: 0,
             sparse: meta.blocks() * 512 < meta.len(),
             closed: None,
+            patched: false,
             file,
         };
         let end = self.end.unwrap_or(segment.at(0));

@@ -33,6 +33,8 @@ pub(super) struct Open {
     pub(super) sparse: bool,
     /// The final length, once it is finished.
     pub(super) closed: Option<u64>,
+    /// Whether the bits that its owner rewrites were handed out as they are in the end.
+    pub(super) patched: bool,
 }
 
 /// Bytes of the open segment that were read last.
