@@ -22,7 +22,7 @@ use crc32fast::Hasher;
 
 pub use self::gtid::{Gtid, Gtids};
 pub(super) use self::names::{detect, is_pattern, is_side_file};
-pub use self::transactions::{Transaction, Transactions};
+pub use self::transactions::{Transaction, Transactions, before};
 
 use self::event::{Beginning, CHECKSUM, Description, HEADER, Header, MAGIC};
 use self::next::Next;
@@ -378,7 +378,9 @@ impl Scanner {
             }
             _ => found.map(|found| format!("a whole event is at {found}{trouble}")).or_else(|| {
                 let last = last?;
-                Some(format!("its last whole transaction is {last}, and the next file does not begin with that{trouble}"))
+                Some(format!(
+                    "its last whole transaction is {last}, and the next file does not begin with that{trouble}"
+                ))
             }),
         }
     }

@@ -49,6 +49,10 @@ impl Next {
         }
     }
 
+    pub(super) fn into_list(self) -> Option<Vec<Gtid>> {
+        self.list
+    }
+
     pub(super) fn has_list(&self) -> bool {
         self.list.is_some()
     }
