@@ -9,6 +9,7 @@ pub mod journal;
 pub mod link;
 pub mod lock;
 pub mod pace;
+pub mod program;
 pub mod read;
 pub mod signal;
 pub mod slots;

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod log;
+pub mod mariadb;
 pub mod note;
 pub mod ship;
 pub mod site;

@@ -38,43 +38,53 @@ impl Hook {
         command.arg("-c").arg(&self.command).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(values.iter().map(|(key, value)| (key, value)));
-        let mut child = command.spawn().with_context(|| format!("cannot run the {} command", self.name))?;
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let streams: [Option<Box<dyn Read + Send>>; 2] =
-            [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
-        let readers: Vec<_> =
-            streams.into_iter().flatten().map(|stream| keep_tail(stream, Arc::clone(&tail))).collect();
-        let status = self.wait(&mut child, abandon)?;
-        // Something that it left running may hold the pipe open: what was printed so far is enough.
-        let patience = Instant::now() + Duration::from_millis(200);
-        while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let printed = show_bytes(tail.lock().make_contiguous().trim_ascii());
-        let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { printed };
-        match status {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => fail(Code::Hook, format!("the {} command {}: {printed}", self.name, describe(status))),
-            None => fail(Code::Hook, format!("the {} command took too long and was ended: {printed}", self.name)),
-        }
+        let child = command.spawn().with_context(|| format!("cannot run the {} command", self.name))?;
+        finish(&format!("the {} command", self.name), child, self.timeout, abandon)
     }
+}
 
-    /// Waits for the child; `None` when it was killed by us.
-    fn wait(&self, child: &mut Child, abandon: &dyn Fn() -> bool) -> Result<Option<ExitStatus>> {
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let mut nap = Duration::from_millis(1);
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if abandon() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                end_group(child);
-                child.wait()?;
-                return Ok(None);
-            }
-            std::thread::sleep(nap);
-            nap = (nap * 2).min(Duration::from_millis(50));
+/// Waits for the end of a child that leads its own process group. Anything but exit status 0 is an error with code 9 and
+/// the tail of those of its outputs that are pipes; at the time-out, or when `abandon` says so, its group is killed.
+pub(super) fn finish(
+    name: &str,
+    mut child: Child,
+    timeout: Option<Duration>,
+    abandon: &dyn Fn() -> bool,
+) -> Result<()> {
+    let tail = Arc::new(Mutex::new(VecDeque::new()));
+    let streams: [Option<Box<dyn Read + Send>>; 2] =
+        [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
+    let readers: Vec<_> = streams.into_iter().flatten().map(|stream| keep_tail(stream, Arc::clone(&tail))).collect();
+    let status = wait(&mut child, timeout, abandon)?;
+    // Something that it left running may hold the pipe open: what was printed so far is enough.
+    let patience = Instant::now() + Duration::from_millis(200);
+    while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let printed = show_bytes(tail.lock().make_contiguous().trim_ascii());
+    let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { printed };
+    match status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => fail(Code::Hook, format!("{name} {}: {printed}", describe(status))),
+        None => fail(Code::Hook, format!("{name} took too long and was ended: {printed}")),
+    }
+}
+
+/// Waits for the child; `None` when it was killed by us.
+fn wait(child: &mut Child, timeout: Option<Duration>, abandon: &dyn Fn() -> bool) -> Result<Option<ExitStatus>> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut nap = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
         }
+        if abandon() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            end_group(child);
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(Duration::from_millis(50));
     }
 }
 
