@@ -57,7 +57,7 @@ impl Mariadb {
             "--skip-log-bin",
         ]);
         let ran = install.output().expect("mariadb-install-db is needed: install mariadb-server");
-        assert!(ran.status.success(), "{ran:?}");
+        assert!(ran.status.success(), "{ran:?}, {}", server.errors());
         server
     }
 
@@ -83,7 +83,8 @@ impl Mariadb {
              pid_file={dir}/pid\nlog_error={dir}/error.log\nskip_networking\nserver_id={id}\nlog_bin={dir}/data/bin\n\
              binlog_format=ROW\nsync_binlog=1\nexpire_logs_days=0\ncharacter_set_server=utf8mb4\n\
              innodb_buffer_pool_size=16M\ninnodb_log_file_size=16M\ninnodb_fast_shutdown=1\nkey_buffer_size=1M\n\
-             aria_pagecache_buffer_size=2M\nperformance_schema=OFF\nmax_connections=20\n"
+             aria_pagecache_buffer_size=2M\nperformance_schema=OFF\n\
+             innodb_use_native_aio=OFF\nmax_connections=20\n"
         );
         for option in &self.options {
             writeln!(text, "{option}").unwrap();
@@ -167,6 +168,12 @@ impl Mariadb {
     pub fn pid(&self) -> Pid {
         // setpriv becomes the server: it is the same process.
         Pid::from_child(self.child.as_ref().expect("it does not run"))
+    }
+
+    /// Waits until a server that was killed by its process is gone.
+    #[track_caller]
+    pub fn gone(&mut self) {
+        self.wait();
     }
 
     fn signal(&self, signal: Signal) {

@@ -64,7 +64,8 @@ impl Ledger {
         self.shipped.push(previous);
         let Previous { segment, length, digest } = previous;
         if let Some((journal, scheme, _)) = &mut self.file {
-            journal.append(&Closed { segment, length, digest, of_file: None, boundary: None, time: None }.print(scheme))?;
+            journal
+                .append(&Closed { segment, length, digest, of_file: None, boundary: None, time: None }.print(scheme))?;
             self.is_dirty = true;
         }
         Ok(())

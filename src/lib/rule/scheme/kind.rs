@@ -83,7 +83,9 @@ impl Kind {
         let found = mariadb::detect(&names.into_iter().collect::<Vec<_>>());
         match found.as_slice() {
             [pattern] => Kind::new(self.engine, Some(pattern.clone())),
-            [] => Err("no index file with its binary logs is there; say --pattern, such as 'mysql-bin.%06S'".to_owned()),
+            [] => {
+                Err("no index file with its binary logs is there; say --pattern, such as 'mysql-bin.%06S'".to_owned())
+            }
             [one, other, ..] => Err(format!("binary logs of both '{one}' and '{other}' are there; say --pattern")),
         }
     }

@@ -164,7 +164,8 @@ impl Scanner {
         if self.is_opaque() {
             return Some("the log is encrypted: each segment is shipped when it is closed, not before".to_owned());
         }
-        self.incident.map(|at| format!("{name} says at {at} that the server did not log all that it did (incident event)"))
+        self.incident
+            .map(|at| format!("{name} says at {at} that the server did not log all that it did (incident event)"))
     }
 
     /// See [`super::Scanner::rewind`].

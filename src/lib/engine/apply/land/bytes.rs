@@ -77,7 +77,8 @@ impl Landing<'_> {
 
     /// The digest of the current segment's file as it is, where that is another than the one which leaves bits out.
     pub(super) fn digest_of_file(&self, length: u64) -> Result<Option<Digest>> {
-        let (Some(mask), Some(file)) = (self.scheme.mask(), self.current.as_ref().and_then(|it| it.file.as_ref())) else {
+        let (Some(mask), Some(file)) = (self.scheme.mask(), self.current.as_ref().and_then(|it| it.file.as_ref()))
+        else {
             return Ok(None);
         };
         let mut byte = [0];

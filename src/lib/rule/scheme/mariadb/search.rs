@@ -4,8 +4,8 @@
 
 use crc32fast::Hasher;
 
-use super::event::{CHECKSUM, HEADER, Header, u32_at};
 use super::EVENT_MAX;
+use super::event::{CHECKSUM, HEADER, Header, u32_at};
 
 /// A search from one place on.
 #[derive(Clone, Debug)]
