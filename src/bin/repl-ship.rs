@@ -15,10 +15,9 @@ use repl::edge::signal::Stop;
 use repl::engine::log;
 use repl::engine::note::{Monitor, Note};
 use repl::engine::ship::ledger::Ledger;
-use repl::engine::ship::{self, Shipping, Status, To};
+use repl::engine::ship::{self, Only, Shipping, Status, To};
 use repl::rule::scheme::Scheme;
 use repl::value::exit::{Code, Failure, code_of, fail};
-use repl::value::position::Segment;
 
 const NAME: &str = "repl-ship";
 
@@ -41,12 +40,10 @@ fn run(args: Args) -> Result<()> {
     if let Some(warning) = log::warning(&dir, &scheme)? {
         monitor(Note::Warning(warning));
     }
-    let only = file.map(|file| segment(&scheme, &file)).transpose()?;
-    if let (Some(segment), Some(path)) = (only, &args.segment)
-        && dir.identity(&scheme.name(segment))?.is_none()
-    {
+    if let Some(path) = file.as_ref().and(args.segment.as_ref()).filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
+    let only = file.map(|file| only(&scheme, file)).transpose()?;
     let to = match (&args.via, &args.acks) {
         (Some(command), _) => To::Via(command.clone()),
         (None, Some(fifo)) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
@@ -71,10 +68,16 @@ fn run(args: Args) -> Result<()> {
         }
     }
     let epoch = log::epoch(&dir, state.as_ref())?;
+    let release = args.release(&scheme)?;
     let options = args.options(scheme, set, epoch, only);
     let bell = Bell::new();
     let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
-    ship::run(&dir, to, &options, Shipping { ledger: &mut ledger, status, bell, stop: &stop, monitor: &monitor })
+    ship::run(
+        &dir,
+        to,
+        &options,
+        Shipping { ledger: &mut ledger, status, release, bell, stop: &stop, monitor: &monitor },
+    )
 }
 
 /// The log directory, and the file name that `--segment` gives.
@@ -87,9 +90,12 @@ fn place(args: &Args) -> Result<(PathBuf, Option<String>)> {
     Ok((parent.to_owned(), Some(name.to_owned())))
 }
 
-fn segment(scheme: &Scheme, name: &str) -> Result<Segment> {
-    let segment = scheme.segment(name);
-    segment.ok_or_else(|| {
+fn only(scheme: &Scheme, name: String) -> Result<Only> {
+    if scheme.is_aux(&name) {
+        return Ok(Only::Aux(name));
+    }
+    let segment = scheme.segment(&name).or_else(|| scheme.segment_aside(&name));
+    segment.map(Only::Segment).ok_or_else(|| {
         Failure::new(Code::Usage, format!("{name} is not a segment of engine {}", scheme.engine())).into()
     })
 }

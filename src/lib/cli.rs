@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod fetch;
 pub mod narrate;
 pub mod report;
 pub mod restrict;

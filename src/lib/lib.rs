@@ -53,6 +53,7 @@
 //! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |
+//! | a server's recovery stops: "could not restore file" | [`engine::fetch`]: when it says "no such segment", and when 126 |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |
 

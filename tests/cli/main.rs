@@ -10,6 +10,7 @@ mod rig;
 mod apply;
 mod faults;
 mod feed;
+mod fetch;
 mod link;
 mod restrict;
 mod scripts;

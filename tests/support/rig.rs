@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub const SHIP: &str = env!("CARGO_BIN_EXE_repl-ship");
 pub const APPLY: &str = env!("CARGO_BIN_EXE_repl-apply");
 pub const VERIFY: &str = env!("CARGO_BIN_EXE_repl-verify");
+pub const FETCH: &str = env!("CARGO_BIN_EXE_repl-fetch");
 
 /// Longest wait for anything: far above what is needed, so that only a real hang meets it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,12 +56,12 @@ impl Rig {
         file.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// A shell in the scratch directory, with `$SHIP`, `$APPLY`, `$VERIFY`, and a state home of its own. `pipefail` is
+    /// A shell in the scratch directory, with `$SHIP`, `$APPLY`, `$VERIFY`, `$FETCH`, and a state home of its own. `pipefail` is
     /// on: the exit code is the first failing command's from the right.
     pub fn sh(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("set -o pipefail\n{script}")).current_dir(self.root.path());
-        command.env("SHIP", SHIP).env("APPLY", APPLY).env("VERIFY", VERIFY);
+        command.env("SHIP", SHIP).env("APPLY", APPLY).env("VERIFY", VERIFY).env("FETCH", FETCH);
         command.env("XDG_STATE_HOME", self.path("xdg")).env("REPL_TEST_STATE", self.path("state"));
         command.stdin(Stdio::null());
         command
@@ -81,12 +82,7 @@ impl Rig {
 
     /// Starts a script in the background, its output in files.
     pub fn spawn(&self, script: &str) -> Running {
-        let (out, err) = (self.path("spawn.out"), self.path("spawn.err"));
-        let mut command = self.sh(script);
-        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
-        // A group of its own, so that the end of the test ends all of it.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        Running { child: command.spawn().unwrap(), out, err }
+        Running::start(self.sh(script), &self.path("spawn"))
     }
 
     /// One `-S` pass from master to replica by a command link.
@@ -160,6 +156,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a command in the background; what it says goes to files of this name, ending in `.out` and `.err`.
+    pub fn start(mut command: Command, words: &Path) -> Running {
+        let (out, err) = (words.with_extension("out"), words.with_extension("err"));
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        // A group of its own, so that the end of the test ends all of it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        Running { child: command.spawn().unwrap(), out, err }
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process_group(pid, signal).unwrap();

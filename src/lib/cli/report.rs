@@ -13,11 +13,16 @@ pub fn exit(command: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::from(Code::Done as u8);
     };
+    tell(command, &error);
+    ExitCode::from(code_of(&error) as u8)
+}
+
+/// Says what went wrong, and what to do where that is known.
+pub fn tell(command: &str, error: &anyhow::Error) {
     say(command, &format!("{error:#}"));
-    if let Some(hint) = hint_of(&error) {
+    if let Some(hint) = hint_of(error) {
         say("hint", hint);
     }
-    ExitCode::from(code_of(&error) as u8)
 }
 
 /// Writes one line to standard error; text from a peer or a file name is made harmless.

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
+use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::ship::outlet::Compress;
-use crate::engine::ship::{Ack, Options};
-use crate::rule::scheme::Scheme;
-use crate::value::position::{Bookmark, Segment, Start};
+use crate::engine::ship::{Ack, Only, Options, Release};
+use crate::rule::scheme::{Engine, Scheme};
+use crate::value::exit::{Code, fail};
+use crate::value::position::{Bookmark, Start};
 use crate::value::time::Until;
 use crate::value::units;
 
@@ -98,6 +101,14 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 
+    /// Keep log at a PostgreSQL master by this replication slot, made if missing, until it is flushed at the receiver
+    #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "via")]
+    pub slot: Option<String>,
+
+    /// How to reach the database server for --slot: a libpq conninfo without password [default: PG* variables]
+    #[arg(long, value_name = "TEXT", value_parser = check_dsn, requires = "slot")]
+    pub dsn: Option<String>,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
@@ -136,16 +147,27 @@ fn compress(text: &str) -> Result<Compress, String> {
 }
 
 impl Args {
+    /// How log is given up at the master.
+    pub fn release(&self, scheme: &Scheme) -> Result<Option<Release>> {
+        let Some(name) = self.slot.clone() else {
+            return Ok(None);
+        };
+        if scheme.engine() != Engine::Postgres {
+            return fail(Code::Usage, format!("--slot is for engine postgres, this log is of {}", scheme.engine()));
+        }
+        Ok(Some(Release::Slot(Slot { name, dsn: self.dsn.clone() })))
+    }
+
     /// What the engine is told, beside what was found out about the log.
-    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Segment>) -> Options {
+    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Only>) -> Options {
         Options {
             epoch,
             scheme,
             set,
             site: String::new(),
             from: match only {
-                Some(segment) => Start::At(Bookmark { position: segment.at(0), proof: None }),
-                None => self.from,
+                Some(Only::Segment(segment)) => Start::At(Bookmark { position: segment.at(0), proof: None }),
+                _ => self.from,
             },
             once: self.once || only.is_some(),
             only,

@@ -1,6 +1,8 @@
 //! A directory held open. Everything in it is reached relative to the descriptor and by one name, never through a
 //! symbolic link, so no flip of a path component and no name can lead outside.
 
+pub mod draft;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};

@@ -52,6 +52,16 @@ impl Lock {
     }
 }
 
+/// Takes the lock of an open file, once whoever has it is done.
+pub(super) fn wait(fd: impl AsFd) -> io::Result<()> {
+    loop {
+        match flock(&fd, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            taken => return taken.map_err(io::Error::from),
+        }
+    }
+}
+
 /// Takes the lock; false when another open file has it.
 fn try_lock(fd: impl AsFd) -> io::Result<bool> {
     match flock(fd, FlockOperation::NonBlockingLockExclusive) {

@@ -341,6 +341,9 @@ impl Session<'_> {
                 }
                 Message::Bye { end } => {
                     landing.master_end(end)?;
+                    for (name, bytes) in std::mem::take(&mut early) {
+                        self.aux(&hello.scheme, &name, &bytes)?;
+                    }
                     (self.monitor)(Note::UpToDate(until));
                     // A sender waits for this one, though everything may have been here before.
                     self.commit.ask();

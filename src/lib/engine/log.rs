@@ -84,9 +84,7 @@ pub(in crate::engine) fn segments(
     }
     let newest = found.keys().map(|segment| segment.generation).max().unwrap_or_default();
     if found.keys().any(|segment| segment.generation < newest)
-        && let Some(name) = scheme.history_name(newest)
-        && let Some(history) = dir.read_small(&name, 1 << 16)?
-        && let Some(past) = scheme.lineage(newest, &String::from_utf8_lossy(&history))
+        && let Some(past) = lineage(dir, scheme, newest)?
     {
         let is_past = |segment: &Segment| {
             past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)
@@ -94,6 +92,15 @@ pub(in crate::engine) fn segments(
         found.retain(|segment, _| segment.generation == newest || is_past(segment));
     }
     Ok(found)
+}
+
+/// The last segments of a generation's past, where its aux file tells.
+pub(in crate::engine) fn lineage(dir: &Dir, scheme: &Scheme, generation: u64) -> Result<Option<Vec<Segment>>> {
+    let history = match scheme.history_name(generation) {
+        Some(name) => dir.read_small(&name, 1 << 16)?,
+        None => None,
+    };
+    Ok(history.and_then(|history| scheme.lineage(generation, &String::from_utf8_lossy(&history))))
 }
 
 /// Whether a file has begun to be the segment of its name.

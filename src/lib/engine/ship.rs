@@ -8,6 +8,7 @@ mod choice;
 mod lane;
 pub mod ledger;
 pub mod outlet;
+mod release;
 mod source;
 mod status;
 mod tracker;
@@ -22,6 +23,8 @@ use anyhow::Result;
 use self::lane::Lane;
 use self::ledger::Ledger;
 use self::outlet::{Compress, Outlet};
+pub use self::release::Release;
+use self::release::Releasing;
 use self::source::Source;
 pub use self::status::Status;
 use self::tracker::Tracker;
@@ -56,6 +59,15 @@ pub enum Ack {
     AllAvailable,
 }
 
+/// The one thing to ship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// A segment.
+    Segment(Segment),
+    /// A small file beside the log.
+    Aux(String),
+}
+
 /// Everything that `repl-ship` can be told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -71,8 +83,8 @@ pub struct Options {
     pub from: Start,
     /// Ship what is complete, then end.
     pub once: bool,
-    /// Only this segment, which is finished.
-    pub only: Option<Segment>,
+    /// Only this, which is finished.
+    pub only: Option<Only>,
     /// Where to end.
     pub until: Option<Until>,
     /// Only up to the last boundary.
@@ -117,15 +129,28 @@ const PARTING: Duration = Duration::from_secs(30);
 
 /// Ships until the end that the options set, the receiver refuses, or the link is given up.
 pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<()> {
-    let Shipping { ledger, mut status, bell, stop, monitor } = ship;
+    let Shipping { ledger, mut status, release, bell, stop, monitor } = ship;
     check_taken_up(dir, options, monitor)?;
     let _watch = start_watch(dir, options, &bell, monitor);
-    let mut parts = Parts { dir, options, ledger, status: &mut status, bell: &bell, stop, monitor, stands: None };
-    match to {
-        To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
-        To::OutputWithAcks(out, acks) => parts.pipe(out, acks),
-        To::Via(command) => parts.keep_up(&command),
+    let releasing = release.as_ref().map(|_| Releasing::default());
+    let status = &mut status;
+    let releasing = releasing.as_ref();
+    let mut parts = Parts { dir, options, ledger, status, releasing, bell: &bell, stop, monitor, stands: None };
+    if let Some(release) = &release {
+        release.prepare()?;
     }
+    std::thread::scope(|scope| {
+        if let (Some(release), Some(releasing)) = (&release, releasing) {
+            scope.spawn(|| releasing.run(release, &options.scheme, monitor));
+        }
+        let shipped = match to {
+            To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
+            To::OutputWithAcks(out, acks) => parts.pipe(out, acks),
+            To::Via(command) => parts.keep_up(&command),
+        };
+        releasing.inspect(|releasing| releasing.end());
+        shipped
+    })
 }
 
 /// What `run` works with beside its options.
@@ -134,6 +159,8 @@ pub struct Shipping<'a> {
     pub ledger: &'a mut Ledger,
     /// Where progress is kept for others to read.
     pub status: Option<Status>,
+    /// How the master gives up log that is flushed at the receiver.
+    pub release: Option<Release>,
     /// Rung by signals and by changes in the directory.
     pub bell: Bell,
     /// Whether an end was asked for.
@@ -194,6 +221,7 @@ struct Parts<'a> {
     options: &'a Options,
     ledger: &'a mut Ledger,
     status: &'a mut Option<Status>,
+    releasing: Option<&'a Releasing>,
     bell: &'a Bell,
     stop: &'a Stop,
     monitor: &'a Monitor,
@@ -217,19 +245,25 @@ impl Parts<'_> {
             sync: options.sync_source,
             commit_only: options.commit_only,
             until: options.until,
-            only: options.only,
+            only: match options.only {
+                Some(Only::Segment(segment)) => Some(segment),
+                _ => None,
+            },
             piece,
         };
         let source = Source::new(self.dir.try_clone()?, options.scheme.clone(), reading)?;
         let mut outlet = Outlet::open(Outgoing::new(out, give_up), options.compress, rate)?;
         outlet.send(&Message::Hello(self.hello()?.print().as_bytes()))?;
         let status = &mut *self.status;
+        let releasing = self.releasing;
         let mut pulse = |at: Option<Position>, end: Option<Position>| {
+            let ack = tracker.map(Tracker::ack);
             if let Some(status) = status {
-                status.pulse(at, end, tracker.map(Tracker::ack));
+                status.pulse(at, end, ack);
             }
+            releasing.map_or(Ok(()), |releasing| releasing.flushed(ack.and_then(|ack| ack.flushed)))
         };
-        pulse(None, None);
+        pulse(None, None)?;
         let lane =
             Lane::new(source, outlet, tracker, self.ledger, options, self.bell, self.stop, self.monitor, &mut pulse);
         lane.run(start)

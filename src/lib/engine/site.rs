@@ -282,6 +282,20 @@ pub fn manifest(state: &Dir, mut each: impl FnMut(Digest, &str) -> Result<()>) -
     })
 }
 
+/// Looks for one name in `B3SUMS`, without reading what the other lines say: a server asks for one segment after another,
+/// and there may be many.
+pub fn recorded(state: &Dir, name: &str) -> Result<Option<Digest>> {
+    let mut found = None;
+    journal::read(state, MANIFEST, |line| {
+        if line.ends_with(name) {
+            let (digest, of) = manifest_line(line).ok_or_else(|| damaged(state, MANIFEST))?;
+            found = if of == name { Some(digest) } else { found };
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 fn damaged(state: &Dir, name: &str) -> anyhow::Error {
     Failure::new(Code::Corrupt, format!("{} is damaged", state.shown(name))).into()
 }

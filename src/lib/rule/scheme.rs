@@ -230,6 +230,11 @@ impl Scheme {
         }
     }
 
+    /// Whether this would be an aux file and never is one: servers ask for it nevertheless.
+    pub fn is_no_aux(&self, name: &str) -> bool {
+        matches!(self, Scheme::Postgres(_)) && name == postgres::NO_HISTORY
+    }
+
     /// Whether aux files, once written, never change: two of the same name that differ are of two histories.
     pub fn has_fixed_aux(&self) -> bool {
         matches!(self, Scheme::Postgres(_))

@@ -58,6 +58,10 @@ pub const REGISTER: [(Code, &str); 14] = [
     (Code::Guarded, "guarded"),
 ];
 
+/// What `repl-fetch` alone exits with for every error, and 1 ([`Code::Failed`]) only for "there is no such segment": it
+/// speaks PostgreSQL's `restore_command`, where 1 to 125 say that the log ends here, and more ends the recovery.
+pub const RECOVERY_ENDS: u8 = 126;
+
 impl Code {
     /// The code with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Code> {

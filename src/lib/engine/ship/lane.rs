@@ -11,7 +11,7 @@ use super::outlet::Outlet;
 use super::source::locate::Located;
 use super::source::{Piece, Source};
 use super::tracker::Tracker;
-use super::{Ack, Options};
+use super::{Ack, Only, Options};
 use crate::edge::bell::Bell;
 use crate::edge::clock;
 use crate::edge::signal::Stop;
@@ -32,7 +32,7 @@ pub(super) struct Lane<'a, W> {
     pub(super) stop: &'a Stop,
     pub(super) monitor: &'a Monitor,
     /// Called at each heartbeat, with where shipping is and the log's end.
-    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
     sent: u64,
     beat: Instant,
     listed: Instant,
@@ -63,7 +63,7 @@ impl<'a, W: Write> Lane<'a, W> {
         bell: &'a Bell,
         stop: &'a Stop,
         monitor: &'a Monitor,
-        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>),
+        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
     ) -> Lane<'a, W> {
         let now = Instant::now();
         let (sent, beat, listed, time, is_current) = (0, now, now, None, false);
@@ -88,6 +88,10 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Ships from where the receiver stands to the end: of what is there (`-S`), of the limit, or of this process.
     pub(super) fn run(mut self, start: Start) -> Result<()> {
+        if let Some(Only::Aux(_)) = self.options.only {
+            self.send_aux()?;
+            return self.finish();
+        }
         if !self.begin(start)? {
             return self.finish();
         }
@@ -97,7 +101,9 @@ impl<'a, W: Write> Lane<'a, W> {
         loop {
             self.check_receiver()?;
             (self.monitor)(Note::Alive);
-            if last.is_none() && (self.options.once || self.stop.is_asked()) {
+            let is_ending = self.options.once || self.stop.is_asked();
+            // The one segment that is shipped alone is finished: all of its file counts.
+            if last.is_none() && is_ending && self.options.only.is_none() {
                 last = self.source.end()?;
             }
             if last.is_some() && self.source.position() > last {
@@ -202,7 +208,11 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Small files beside the log come before the segments that need them.
     fn send_aux(&mut self) -> Result<()> {
         for (name, bytes) in self.source.aux()? {
-            if self.told.insert(name.clone()) {
+            let is_wanted = match &self.options.only {
+                Some(Only::Aux(only)) => *only == name,
+                _ => true,
+            };
+            if is_wanted && self.told.insert(name.clone()) {
                 self.outlet.send(&Message::Aux { name: &name, bytes: &bytes })?;
             }
         }
@@ -291,8 +301,7 @@ impl<'a, W: Write> Lane<'a, W> {
         self.outlet.send(&Message::Heartbeat { end: end.unwrap_or(NOTHING), clock: clock::now() })?;
         self.outlet.flush()?;
         (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
-        (self.pulse)(self.source.position(), end);
-        Ok(())
+        (self.pulse)(self.source.position(), end)
     }
 
     /// Says good-bye, then waits for what the policy asks for.
@@ -307,7 +316,7 @@ impl<'a, W: Write> Lane<'a, W> {
         let Lane { outlet, tracker, options, bell, pulse, .. } = self;
         // The end of the stream is the receiver's to see, too.
         drop(outlet);
-        pulse(at, end);
+        pulse(at, end)?;
         let (Some(tracker), Some(last)) = (tracker, last) else {
             return Ok(());
         };
@@ -324,7 +333,6 @@ impl<'a, W: Write> Lane<'a, W> {
             }
             bell.wait_until(deadline);
         }
-        pulse(at, end);
-        Ok(())
+        pulse(at, end)
     }
 }

@@ -79,6 +79,8 @@ pub(super) struct Source {
     replica: Option<Dir>,
     cap: Option<Position>,
     known: BTreeMap<Segment, Option<File>>,
+    /// The newest of the directory, whether or not it is to be shipped.
+    newest: Option<Segment>,
     open: Option<Open>,
     previous: Option<Previous>,
     end: Option<Position>,
@@ -96,6 +98,7 @@ impl Source {
             replica: None,
             cap: None,
             known: BTreeMap::new(),
+            newest: None,
             open: None,
             previous: None,
             end: None,
@@ -147,18 +150,21 @@ impl Source {
             let promoted = log::promoted(&self.dir, state, &self.scheme, held.segment.generation)?;
             self.cap = promoted.is_none().then_some(held);
         }
-        let mut found = BTreeMap::new();
+        let (mut found, mut newest) = (BTreeMap::new(), None);
         for segment in log::segments(&self.dir, &self.scheme, |segment| self.known.contains_key(&segment))?.into_keys()
         {
-            let is_wanted = self.options.only.is_none_or(|only| only == segment)
-                && self.cap.is_none_or(|cap| segment <= cap.segment);
-            if is_wanted {
+            if self.cap.is_some_and(|cap| segment > cap.segment) {
+                continue;
+            }
+            newest = newest.max(Some(segment));
+            if self.options.only.is_none_or(|only| only == segment) {
                 found.insert(segment, self.known.remove(&segment).flatten());
             }
         }
         // A segment that has gone but is open here can still be read.
         let kept = std::mem::take(&mut self.known).into_iter().filter(|(_, file)| file.is_some());
         found.extend(kept);
+        self.newest = newest.max(found.last_key_value().map(|(segment, _)| *segment));
         self.known = found;
         self.open_ahead()
     }
@@ -197,7 +203,7 @@ impl Source {
     /// A scanner at the beginning of a segment, which knows what the segment before left unfinished.
     fn scanner(&self, segment: Segment, until: Option<Time>) -> Result<Scanner> {
         let mut scanner = self.scheme.scanner(segment, until);
-        let Some(before) = self.before(segment).filter(|_| self.scheme.spans()) else {
+        let Some(before) = self.before(segment)?.filter(|_| self.scheme.spans()) else {
             return Ok(scanner);
         };
         match &self.open {
@@ -214,10 +220,18 @@ impl Source {
     }
 
     /// The segment before another.
-    fn before(&self, segment: Segment) -> Option<Segment> {
+    fn before(&self, segment: Segment) -> Result<Option<Segment>> {
         let known = self.known.range(..segment).next_back().map(|(known, _)| *known);
-        let known = known.filter(|before| self.scheme.step(*before, segment) != Step::Gap);
-        known.or_else(|| segment.sequence.checked_sub(1).map(|before| Segment::new(segment.generation, before)))
+        if let Some(known) = known.filter(|before| self.scheme.step(*before, segment) != Step::Gap) {
+            return Ok(Some(known));
+        }
+        let same = segment.sequence.checked_sub(1).map(|before| Segment::new(segment.generation, before));
+        let is_there = same.map(|same| self.is_there(same)).transpose()?.unwrap_or_default();
+        if !is_there && let Some(past) = log::lineage(&self.dir, &self.scheme, segment.generation)? {
+            let parent = past.last().filter(|before| self.scheme.step(**before, segment) != Step::Gap);
+            return Ok(parent.copied().or(same));
+        }
+        Ok(same)
     }
 
     fn open_ahead(&mut self) -> Result<()> {
@@ -235,7 +249,7 @@ impl Source {
     /// The end of the log: of what is complete and checked in the newest segment.
     pub(super) fn end(&mut self) -> Result<Option<Position>> {
         self.list()?;
-        let Some((&newest, _)) = self.known.last_key_value() else {
+        let Some(newest) = self.newest else {
             return Ok(None);
         };
         let end = match &self.open {

@@ -129,7 +129,7 @@ impl Kind {
         self.engine == Engine::Postgres && postgres::is_name(name)
     }
 
-    /// The rules, given the first bytes ([`HEAD`] or fewer) of some segment where [`Kind::wants_head_of`] asks for them;
+    /// The rules, given the first bytes ([`super::HEAD`] or fewer) of some segment where [`Kind::wants_head_of`] asks for them;
     /// `None` when these bytes do not tell.
     pub fn scheme(&self, head: &[u8]) -> Option<Scheme> {
         match self.engine {

@@ -15,7 +15,9 @@
 mod header;
 mod names;
 
-pub(super) use names::{PARTIAL, STATUS, fingerprint, history_name, history_of, is_aux, is_name, is_side_file};
+pub(super) use names::{
+    NO_HISTORY, PARTIAL, STATUS, fingerprint, history_name, history_of, is_aux, is_name, is_side_file,
+};
 
 use self::header::{LONG_HEADER, PAGE, Page, SHORT_HEADER, u16_at, u32_at, u64_at};
 use super::{Beside, Closure, Mark};

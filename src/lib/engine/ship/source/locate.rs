@@ -147,7 +147,7 @@ impl Source {
         if let Some(previous) = self.previous.filter(fits).or_else(|| ledger.last_before(segment).filter(fits)) {
             return Ok(Some(previous));
         }
-        let Some(before) = self.before(segment) else {
+        let Some(before) = self.before(segment)? else {
             return Ok(None);
         };
         let Some((file, name)) = log::open(&self.dir, &self.scheme, before)? else {

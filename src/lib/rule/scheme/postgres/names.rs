@@ -10,6 +10,8 @@ pub(in crate::rule::scheme) const PARTIAL: &str = ".partial";
 pub(in crate::rule::scheme) const STATUS: &str = "archive_status";
 const HISTORY: &str = ".history";
 const BACKUP: &str = ".backup";
+/// What the first timeline's history would be called. A server asks its archive for it whenever it leaves that timeline.
+pub(in crate::rule::scheme) const NO_HISTORY: &str = "00000001.history";
 
 impl Cluster {
     /// Segments that share the middle eight digits of their names.

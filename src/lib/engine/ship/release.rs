@@ -1,0 +1,107 @@
+//! Lets the master give up log that the receiver has on its disk, by the engine's own way. A thread of its own does it:
+//! a server that answers slowly, or not at all, holds up no byte of log.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::{Condvar, Mutex};
+
+use crate::engine::note::{Monitor, Note};
+use crate::engine::postgres::Slot;
+use crate::rule::scheme::Scheme;
+use crate::value::exit::{Code, Failure, code_of};
+use crate::value::position::Position;
+
+/// How log is kept, and given up, at the master.
+#[derive(Clone, Debug)]
+pub enum Release {
+    /// A replication slot that is moved on.
+    Slot(Slot),
+}
+
+/// A failure is tried again this long after, at the earliest.
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Release {
+    /// Makes sure that log is kept from here on.
+    pub(super) fn prepare(&self) -> Result<()> {
+        match self {
+            Release::Slot(slot) => slot.prepare(),
+        }
+    }
+
+    fn up_to(&self, scheme: &Scheme, flushed: Position) -> Result<()> {
+        match self {
+            Release::Slot(slot) => slot.advance(scheme, flushed),
+        }
+    }
+}
+
+/// What the thread and its owner share.
+#[derive(Default)]
+struct State {
+    flushed: Option<Position>,
+    is_ended: bool,
+    /// The verdict that ends shipping.
+    verdict: Option<String>,
+}
+
+/// The thread that follows what is flushed.
+#[derive(Default)]
+pub(super) struct Releasing {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Releasing {
+    /// The receiver has all before this on its disk. An error means that the master has given up log on its own.
+    pub(super) fn flushed(&self, flushed: Option<Position>) -> Result<()> {
+        let mut state = self.state.lock();
+        if let Some(text) = &state.verdict {
+            return Err(Failure::new(Code::Gap, text.clone()).hint(Slot::LOST_HINT).into());
+        }
+        if flushed > state.flushed {
+            state.flushed = flushed;
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// No more will come: the thread does what is left, once, and ends.
+    pub(super) fn end(&self) {
+        self.state.lock().is_ended = true;
+        self.wake.notify_one();
+    }
+
+    /// The thread.
+    pub(super) fn run(&self, release: &Release, scheme: &Scheme, monitor: &Monitor) {
+        let mut done = None;
+        let mut state = self.state.lock();
+        loop {
+            while state.flushed <= done && !state.is_ended {
+                self.wake.wait(&mut state);
+            }
+            let (Some(flushed), is_ended) = (state.flushed.filter(|flushed| Some(*flushed) > done), state.is_ended)
+            else {
+                return;
+            };
+            drop(state);
+            let result = release.up_to(scheme, flushed);
+            state = self.state.lock();
+            match result {
+                Ok(()) => done = Some(flushed),
+                Err(error) if code_of(&error) == Code::Gap => {
+                    state.verdict = Some(format!("{error:#}"));
+                    return;
+                }
+                Err(error) => {
+                    (monitor)(Note::Warning(format!("{error:#}; log is kept at the master until this works")));
+                    if is_ended {
+                        return;
+                    }
+                    self.wake.wait_for(&mut state, RETRY);
+                }
+            }
+        }
+    }
+}
