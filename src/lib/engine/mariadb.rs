@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::edge::dir::Dir;
 use crate::edge::program::Program;
+use crate::rule::scheme::Scheme;
 use crate::rule::scheme::mariadb::Gtids;
 use crate::value::exit::{Code, Failure, fail};
+use crate::value::position::Segment;
 
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(60);
@@ -77,6 +80,24 @@ impl Server {
             }
             error
         })
+    }
+
+    /// Has the server remove the binary logs before this one, which lie in `dir`. Asked of another server than the one that
+    /// wrote them, or of one that has removed some by itself, it would tell of other files; then nothing is removed.
+    pub(super) fn purge(&self, dir: &Dir, scheme: &Scheme, up_to: Segment) -> Result<()> {
+        for line in self.ask("show binary logs").context("cannot purge binary logs")?.lines() {
+            let (name, length) = line.split_once('\t').unwrap_or_default();
+            if scheme.segment(name).is_some_and(|segment| segment < up_to) {
+                let here = dir.open_read(name)?.map(|file| file.metadata()).transpose()?.map(|metadata| metadata.len());
+                let length = length.split('\t').next().and_then(|length| length.parse().ok());
+                if here.is_none() || here != length {
+                    let text = format!("{name} is not what the server calls so: is it the server of this log?");
+                    return Err(Failure::new(Code::Guarded, text).into());
+                }
+            }
+        }
+        self.ask(&format!("purge binary logs to '{}'", scheme.name(up_to))).context("cannot purge binary logs")?;
+        Ok(())
     }
 
     fn args(&self) -> Vec<String> {
