@@ -127,7 +127,8 @@ impl Writers {
             let (enough, config) = (Arc::clone(&enough), server.config());
             std::thread::spawn(move || {
                 let mut client = Command::new("mariadb");
-                client.arg(format!("--defaults-file={}", config.display())).stdin(Stdio::piped());
+                // A transaction may lose against a change of its table.
+                client.arg(format!("--defaults-file={}", config.display())).arg("--force").stdin(Stdio::piped());
                 let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 let (mut input, mut dice) = (client.stdin.take().unwrap(), fastrand::Rng::with_seed(number));
                 let mut count = 0;
@@ -168,6 +169,17 @@ impl Drop for Writers {
     }
 }
 
+/// Shows what the commands said when a test fails.
+struct Tell<'a>(&'a Rig);
+
+impl Drop for Tell<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", fs::read_to_string(self.0.path("spawn.err")).unwrap_or_default());
+        }
+    }
+}
+
 fn rows(server: &Mariadb) -> u64 {
     String::from_utf8(server.try_sql("select count(*) from w.bare;").stdout).unwrap().trim().parse().unwrap_or(0)
 }
@@ -186,6 +198,7 @@ fn a_feed_that_is_killed_at_any_instant_applies_nothing_twice() {
     let writers = Writers::start(&from);
     let follow = ship("--state state --poll 5ms", &from, &to);
     let mut ship = rig.spawn(&follow);
+    let _tell = Tell(&rig);
     let (mut dice, mut killed) = (fastrand::Rng::with_seed(11), [0; KILLED.len() + 1]);
     for round in 0..rounds() {
         let before = rows(&to);
