@@ -1,0 +1,175 @@
+//! PostgreSQL's `archive_command`, its replication slots, and its promotions, with servers of their own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/rig.rs"]
+mod rig;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use postgres::{Postgres, Stage, Stop};
+use rig::eventually;
+use rustix::process::Signal;
+
+/// Settings of a server that archives into `archive`; a standby that is made from it does the same once promoted.
+fn archiving(stage: &Stage, archive: &str) -> String {
+    let [ship, apply] = ["$SHIP", "$APPLY"].map(|name| stage.ok(&format!("echo {name}")).trim().to_owned());
+    let (archive, state) = (stage.path(archive), stage.path("archiver"));
+    format!(
+        "archive_mode = on\narchive_command = '{ship} -q --state {} --segment %p --via \"exec {apply} --acks --logs-only \
+         --append-only {}\"'\nmax_wal_size = 32MB\n",
+        state.display(),
+        archive.display()
+    )
+}
+
+/// Names in a directory, hidden ones left out.
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+/// Waits until nothing waits to be archived and this was archived.
+fn archived(server: &Postgres<'_>, what: &str) {
+    eventually("the archiver", || {
+        let status = names(&server.wal().join("archive_status"));
+        status.iter().all(|name| !name.ends_with(".ready"))
+            && server.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver").trim() >= what
+    });
+}
+
+/// The segment that a server writes now, which it then leaves.
+fn switch(server: &Postgres<'_>) -> String {
+    server.sql("select pg_logical_emit_message(false, 'x', 'y')");
+    server.sql("select pg_walfile_name(pg_switch_wal())").trim().to_owned()
+}
+
+#[test]
+fn an_archive_command_lands_everything_once_and_goes_on_after_a_promotion() {
+    let stage = Stage::new();
+    let mut master = Postgres::init(&stage, "master", 1, &archiving(&stage, "archive"));
+    master.fill(1);
+    let last = switch(&master);
+    archived(&master, &last);
+    assert_eq!(master.sql("select failed_count from pg_stat_archiver").trim(), "0", "{}", master.said());
+    let archive = stage.path("archive");
+    assert!(names(&archive).contains(&last));
+
+    // Again the same: done already. Again the same name, with other bytes: refused, and nothing is changed.
+    let again = |path: &str| {
+        stage.run(&format!("$SHIP --state other --segment {path} --via 'exec $APPLY --acks --append-only archive'"))
+    };
+    let first = names(&archive).into_iter().next().unwrap();
+    stage.ok("mkdir copies other-copies && cp archive/0* copies && cp copies/* other-copies");
+    assert_eq!(again(&format!("copies/{first}")).code, 0);
+    let target = stage.path("other-copies").join(&first);
+    let mut bytes = fs::read(&target).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&target, &bytes).unwrap();
+    let ran = again(&format!("other-copies/{first}"));
+    assert!(matches!(ran.code, 4 | 6), "{ran:?}");
+    assert_ne!(fs::read(archive.join(&first)).unwrap(), bytes);
+
+    // A standby that lags, so that it is promoted in the middle of a segment that the master had archived a part of.
+    let mut standby = master.standby("standby");
+    let feed = stage.spawn("feed", "exec $SHIP --state feed --via \"$APPLY --acks standby/pg_wal\" master/pg_wal");
+    standby.start();
+    master.sql("create table kept as select generate_series(1, 1000) as id");
+    standby.reaches(master.current_lsn());
+    archived(&master, "");
+    master.kill9();
+    drop(feed);
+    standby.promote();
+    standby.sql("insert into kept select generate_series(1001, 2000)");
+    let last = switch(&standby);
+    assert!(last.starts_with("00000002"));
+    archived(&standby, &last);
+    let found = names(&archive);
+    assert!(found.contains("00000002.history") && found.contains(&last), "{found:?}");
+    let verified = stage.run("$VERIFY archive");
+    assert_eq!(verified.code, 0, "{verified:?}");
+
+    // The old master comes back and archives on: its history is not this one any more.
+    master.start();
+    master.sql("create table lost as select 1 as id");
+    let lost = switch(&master);
+    eventually("the refusal", || master.said().contains("archive command failed with exit code 4"));
+    assert_eq!(names(&archive), found, "{lost} is of a history that was left");
+    assert_eq!(stage.run("$VERIFY archive").code, 0);
+    master.stop(Stop::Immediate);
+}
+
+#[test]
+fn a_slot_keeps_log_until_it_is_flushed_and_a_lost_one_is_a_gap() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "max_wal_size = 4MB\nmin_wal_size = 2MB\nwal_keep_size = 0\n");
+    let ship = format!(
+        "exec $SHIP -q --state state --heartbeat 200ms --slot venus --dsn '{}' --via '$APPLY --acks archive' master/pg_wal",
+        master.dsn()
+    );
+    let slot = || {
+        let answer =
+            master.sql("select wal_status, restart_lsn - '0/0' from pg_replication_slots where slot_name = 'venus'");
+        let (status, place) = answer.trim().split_once('|').unwrap_or_default();
+        (status.to_owned(), place.parse::<u64>().unwrap_or(0))
+    };
+    let mut running = stage.spawn("ship", &ship);
+    eventually("the slot", || !slot().0.is_empty());
+    // Nobody receives for a while: the log is kept, beyond what the server would keep by itself.
+    running.signal(Signal::STOP);
+    let before = slot().1;
+    master.fill(2);
+    master.sql("checkpoint");
+    assert_eq!((slot().0.as_str(), slot().1 <= before), ("extended", true));
+    running.signal(Signal::CONT);
+    let end = master.current_lsn();
+    eventually("the slot to follow", || slot().1 >= end);
+    assert_eq!(slot().0, "reserved");
+
+    // Kept too little for one that is away too long: the server gives it up, and that is not passed over.
+    running.signal(Signal::STOP);
+    master.sql("alter system set max_slot_wal_keep_size = '2MB'");
+    master.sql("select pg_reload_conf()");
+    master.fill(2);
+    eventually("the slot to be lost", || {
+        master.sql("checkpoint");
+        slot().0 == "lost"
+    });
+    running.signal(Signal::CONT);
+    let ran = running.wait();
+    assert_eq!(ran.code, 3, "{ran:?}");
+    let ran = stage.run(&ship);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.err.contains("given up replication slot venus") && ran.err.contains("hint: resync"), "{ran:?}");
+}
+
+#[test]
+fn what_a_slot_needs_is_said_before_anything_is_shipped() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "wal_level = logical\n");
+    master.sql("select pg_create_logical_replication_slot('other', 'pgoutput')");
+    let ship = |options: &str| {
+        stage.run(&format!("$SHIP -S --state state {options} --via '$APPLY --acks archive' master/pg_wal"))
+    };
+    let dsn = master.dsn();
+    for (options, code, says) in [
+        (format!("--slot Venus --dsn '{dsn}'"), 2, "lower-case"),
+        (format!("--slot other --dsn '{dsn}'"), 2, "a physical one is needed"),
+        ("--slot venus --dsn 'host=/nowhere password=secret'".to_owned(), 2, "no password here"),
+        ("--slot venus --dsn 'host=/nowhere'".to_owned(), 9, "psql exited with 2"),
+        (format!("--dsn '{dsn}'"), 2, "--slot"),
+    ] {
+        let ran = ship(&options);
+        assert_eq!(ran.code, code, "{options}: {ran:?}");
+        assert!(ran.err.contains(says), "{options}: {ran:?}");
+    }
+    assert!(!stage.path("archive").exists());
+    assert_eq!(ship(&format!("--slot venus --dsn '{dsn}'")).code, 0);
+}
