@@ -222,7 +222,15 @@ fn a_feed_that_is_killed_at_any_instant_applies_nothing_twice() {
         }
     }
     drop(writers);
-    eventually("all rows at the replica", || rows(&to) == rows(&from));
+    let mut last = 0;
+    eventually("all rows at the replica", || {
+        let now = rows(&to);
+        if now != last {
+            eprintln!("{now} of {} {:?}", rows(&from), std::time::SystemTime::now());
+        }
+        last = now;
+        now == rows(&from)
+    });
     ship.signal(Signal::TERM);
     let ran = ship.wait();
     assert_eq!(ran.code, 0, "{ran:?}");
