@@ -140,7 +140,7 @@ impl Writers {
                     let written = writeln!(
                         input,
                         "begin; insert into w.bare select {count}, repeat('{number}', seq % 200) from w.seq_1_to_{rows}; \
-                         {end};{} do sleep(0.002);",
+                         {end};{} do sleep(0.03);",
                         if dice.u8(..100) == 0 {
                             format!("alter table w.bare comment 'of {number}, {count}';")
                         } else {
@@ -170,12 +170,13 @@ impl Drop for Writers {
 }
 
 /// Shows what the commands said when a test fails.
-struct Tell<'a>(&'a Rig);
+struct Tell<'a>(&'a Rig, String);
 
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", fs::read_to_string(self.0.path("spawn.err")).unwrap_or_default());
+            eprintln!("{}", self.0.run(&format!("{}; cat replica/.repl/applied replica/.repl/position; ls -la replica | tail -3; cat state/status.json; ps axo pid,ppid,stat,wchan:20,etimes,args | grep -E 'maria|repl' | cut -c 1-200", self.1)).out);
         }
     }
 }
@@ -198,7 +199,14 @@ fn a_feed_that_is_killed_at_any_instant_applies_nothing_twice() {
     let writers = Writers::start(&from);
     let follow = ship("--state state --poll 5ms", &from, &to);
     let mut ship = rig.spawn(&follow);
-    let _tell = Tell(&rig);
+    let _tell = Tell(
+        &rig,
+        format!(
+            "for x in {} {}; do mariadb --defaults-file=$x -e 'show full processlist; select count(*) from w.bare; show master status'; done 2>&1",
+            to.config().display(),
+            from.config().display()
+        ),
+    );
     let (mut dice, mut killed) = (fastrand::Rng::with_seed(11), [0; KILLED.len() + 1]);
     for round in 0..rounds() {
         let before = rows(&to);
