@@ -56,6 +56,7 @@ fn run(args: Args) -> Result<()> {
     let mut status = None;
     if let Some(state) = &state {
         match Ledger::open(state, &scheme) {
+            Ok(kept) if only.is_some() => ledger = kept,
             Ok(kept) => {
                 let receiver = args.via.as_deref().unwrap_or("standard output");
                 let log = logdir.display().to_string();

@@ -146,6 +146,8 @@ impl<'a> Postgres<'a> {
         let init = format!("initdb -D {name} -U postgres -A trust -E UTF8 --locale=C -k -N --wal-segsize={segment}");
         stage.ok(&init);
         let mut made = Postgres::at(stage, name);
+        // For those who start one of its copies without us.
+        made.set(&format!("listen_addresses = ''\nunix_socket_directories = '{}'\n", stage.root().display()));
         made.set(
             "max_connections = 30\nshared_buffers = 32MB\nwal_level = replica\nmax_wal_size = 256MB\n\
              wal_keep_size = 2GB\nlog_min_messages = log\nhot_standby = on\n",

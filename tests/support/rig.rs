@@ -191,6 +191,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // One that was waited for has left its number to others.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         let _ = self.child.wait();

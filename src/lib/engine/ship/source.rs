@@ -203,7 +203,9 @@ impl Source {
     /// A scanner at the beginning of a segment, which knows what the segment before left unfinished.
     fn scanner(&self, segment: Segment, until: Option<Time>) -> Result<Scanner> {
         let mut scanner = self.scheme.scanner(segment, until);
-        let Some(before) = self.before(segment)?.filter(|_| self.scheme.spans()) else {
+        // Of one that is shipped alone, the file before may be gone or used again at any time: it is not asked for.
+        let is_wanted = self.scheme.spans() && self.options.only.is_none();
+        let Some(before) = self.before(segment)?.filter(|_| is_wanted) else {
             return Ok(scanner);
         };
         match &self.open {
@@ -253,6 +255,8 @@ impl Source {
             return Ok(None);
         };
         let end = match &self.open {
+            // Of what lies behind the one that is wanted it is enough to know that it is there.
+            _ if self.options.only.is_some() => 0,
             Some(open) if open.segment == newest => safe_extent(&open.file, open.scanner.clone())?.max(open.sent),
             _ => match log::open(&self.dir, &self.scheme, newest)? {
                 Some((file, _)) => safe_extent(&file, self.scanner(newest, None)?)?,
@@ -331,7 +335,7 @@ impl Source {
 
     /// Bytes from `sent` to `stop` or less; all up to `limit` may be synced at once.
     fn bytes(&mut self, stop: u64, limit: u64) -> Result<Piece<'_>> {
-        let Source { open: Some(open), buffer, options, dir, scheme, .. } = self else {
+        let Source { open: Some(open), buffer, options, dir, scheme, known, .. } = self else {
             return Ok(Piece::Idle);
         };
         let shown_name = dir.shown(&open.name);
@@ -348,10 +352,14 @@ impl Source {
         if scheme.recycles() && !scheme.is_begun(open.segment, &log::head(&open.file)?) {
             return Err(recycled(&shown_name));
         }
+        // A PostgreSQL server syncs a segment before it begins the next one.
+        let is_written = options.only.is_some()
+            || scheme.recycles() && known.last_key_value().is_some_and(|(last, _)| *last > open.segment);
         if options.sync && open.synced < offset + want as u64 {
             // What was checked so far was read before this sync, so all of it is on disk after it.
             open.file.sync_data().with_context(|| format!("cannot sync {}", dir.shown(&open.name)))?;
-            open.synced = limit;
+            // Of a file that nobody writes any more, one sync is enough.
+            open.synced = if is_written { u64::MAX } else { limit };
         }
         open.running.update(bytes);
         open.sent += want as u64;
