@@ -12,6 +12,7 @@ mod faults;
 mod feed;
 mod fetch;
 mod link;
+mod patch;
 mod restrict;
 mod scripts;
 mod ship;

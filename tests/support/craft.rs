@@ -47,6 +47,8 @@ pub struct Stream {
     pub end: Position,
     place: Position,
     running: Running,
+    /// Of no bytes.
+    nothing: Running,
     previous: Option<Previous>,
 }
 
@@ -56,7 +58,8 @@ impl Stream {
     }
 
     pub fn of(hello: &Hello) -> Stream {
-        Stream::saying(&hello.print())
+        let nothing = hello.scheme.running();
+        Stream { running: nothing.clone(), nothing, ..Stream::saying(&hello.print()) }
     }
 
     /// With this text as its hello.
@@ -67,6 +70,7 @@ impl Stream {
             end: at(99, 0),
             place: at(1, 0),
             running: Running::new(),
+            nothing: Running::new(),
             previous: None,
         };
         stream.frame(&Message::Hello(hello.as_bytes()));
@@ -93,7 +97,7 @@ impl Stream {
 
     /// Begins behind bytes that the receiver should have.
     pub fn begin_after(&mut self, sequence: u64, before: &[u8]) -> &mut Stream {
-        self.running = Running::new();
+        self.running = self.nothing.clone();
         self.running.update(before);
         self.place = at(sequence, before.len() as u64);
         let previous = self.previous.take().filter(|_| before.is_empty());
@@ -142,6 +146,10 @@ impl Stream {
     /// A whole segment.
     pub fn segment(&mut self, sequence: u64, bytes: &[u8]) -> &mut Stream {
         self.begin(sequence).data(bytes).end()
+    }
+
+    pub fn patch(&mut self, offset: u64, bytes: &[u8]) -> &mut Stream {
+        self.frame(&Message::Patch { offset, bytes })
     }
 
     pub fn heartbeat(&mut self) -> &mut Stream {

@@ -290,8 +290,14 @@ mod tests {
         let (last, closed) = segments.split_last().unwrap();
         site.pin(&Origin { set: String::new(), scheme: scheme.clone(), start: segments[0].at(0) }).unwrap();
         let digest = Digest::of(b"");
-        let line =
-            |segment: &Segment| Closed { segment: *segment, length: 1 << 24, digest, boundary: None, time: None };
+        let line = |segment: &Segment| Closed {
+            segment: *segment,
+            length: 1 << 24,
+            digest,
+            of_file: None,
+            boundary: None,
+            time: None,
+        };
         site.close(&closed.iter().map(line).collect::<Vec<_>>()).unwrap();
         let held = Held { position: last.at(8), digest, closed: false };
         site.hold(&Holding { held, boundary: None }).unwrap();

@@ -64,11 +64,10 @@ impl Kind {
         let pattern = match (engine, pattern) {
             (Engine::Plain, None) => return Err("engine plain needs --pattern, such as 'log.%S'".to_owned()),
             (Engine::Eloquence, None) => Some(eloquence::default_pattern()),
-            (Engine::Plain | Engine::Eloquence, pattern) => pattern,
             (Engine::Mariadb, Some(pattern)) if !mariadb::is_pattern(&pattern) => {
                 return Err(format!("engine mariadb needs a --pattern such as 'mysql-bin.%06S', not '{pattern}'"));
             }
-            (Engine::Mariadb, pattern) => pattern,
+            (Engine::Plain | Engine::Eloquence | Engine::Mariadb, pattern) => pattern,
             (_, None) => None,
             (engine, Some(_)) => return Err(format!("engine {engine} has fixed names; leave --pattern out")),
         };

@@ -237,6 +237,10 @@ impl Scanner {
             if have + taken == HEADER {
                 self.stop = self.judge_header().err().map(Stop::Bad);
                 self.hash.update(&self.kept[..HEADER]);
+                // It may be all that there is.
+                if self.stop.is_none() && Header::read(&self.kept[..]).length as usize == HEADER {
+                    self.finish(HEADER, each);
+                }
             }
             return taken;
         }
@@ -365,23 +369,25 @@ impl Scanner {
         if self.is_opaque() {
             return None;
         }
-        let trouble = self.trouble().map(|why| format!(", and behind it {why}")).unwrap_or_default();
         let found = self.search.as_ref().and_then(Search::found);
+        if let (Some(found), Some(trouble)) = (found, self.trouble()) {
+            return Some(format!("{trouble}, and a whole event follows at {found}"));
+        }
+        let trouble = self.trouble().map(|why| format!(": {why}")).unwrap_or_default();
         let last = self.last.filter(|last| !next.names(*last));
         match &self.end {
             Some(End::Rotate(name)) if name != expected => {
                 Some(format!("its end names {}, the next file is {}", show(name), show(expected)))
             }
-            Some(_) if self.at > self.safe => Some(format!("its last whole event should end it{trouble}")),
+            Some(_) if self.at > self.safe => Some(format!("it goes on behind its end{trouble}")),
             // Cut by the server itself, as a semi-synchronous replica does after a crash: only the list proves it.
-            None if !is_in_use && (self.at > self.safe || self.last.is_none() || !next.has_list()) => {
-                Some(format!("it was closed, and here it has no end{trouble}"))
+            None if !is_in_use && (self.at > self.safe || self.group.is_some() || !next.proves(self.last)) => {
+                Some(format!("it was closed, and has no end{trouble}"))
             }
-            _ => found.map(|found| format!("a whole event is at {found}{trouble}")).or_else(|| {
-                let last = last?;
-                Some(format!(
-                    "its last whole transaction is {last}, and the next file does not begin with that{trouble}"
-                ))
+            _ => last.map(|last| {
+                format!(
+                    "its last whole transaction is {last}, and the next file does not begin behind that one{trouble}"
+                )
             }),
         }
     }

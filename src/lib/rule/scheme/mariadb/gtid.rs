@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::event::{CHECKSUM, HEADER, Header, u32_at, u64_at};
+use super::event::{HEADER, u32_at, u64_at};
 
 /// The flag of a group that is one event, `FL_STANDALONE`.
 const STANDALONE: u8 = 1;
@@ -37,15 +37,14 @@ impl Gtid {
         parts.next().is_none().then_some(Gtid { domain, server, sequence })
     }
 
-    /// The list that a file begins with, of a whole event with its checksum if it has one; `None` when it is wrong.
-    pub(super) fn of_list(event: &[u8], is_checked: bool) -> Option<Vec<Gtid>> {
-        let body = &event[HEADER..event.len() - if is_checked { CHECKSUM } else { 0 }];
-        let (count, entries) = body.split_first_chunk()?;
+    /// The list that a file begins with, of a whole event without its checksum; `None` when it is wrong.
+    pub(super) fn of_list(event: &[u8]) -> Option<Vec<Gtid>> {
+        let (count, entries) = event.get(HEADER..)?.split_first_chunk()?;
         let (entries, rest) = entries.as_chunks::<16>();
         let is_whole = entries.len() == (u32::from_le_bytes(*count) & COUNT) as usize && rest.is_empty();
         let gtid =
             |entry: &[u8; 16]| Gtid { domain: u32_at(entry, 0), server: u32_at(entry, 4), sequence: u64_at(entry, 8) };
-        (is_whole && Header::read(event).length as usize == event.len()).then(|| entries.iter().map(gtid).collect())
+        is_whole.then(|| entries.iter().map(gtid).collect())
     }
 }
 
@@ -81,6 +80,15 @@ impl Gtids {
     pub fn add(&mut self, gtid: Gtid) {
         let last = self.0.entry((gtid.domain, gtid.server)).or_default();
         *last = gtid.sequence.max(*last);
+    }
+}
+
+impl fmt::Display for Gtids {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, ((domain, server), sequence)) in self.0.iter().enumerate() {
+            write!(out, "{}{domain}-{server}-{sequence}", if at > 0 { "," } else { "" })?;
+        }
+        Ok(())
     }
 }
 

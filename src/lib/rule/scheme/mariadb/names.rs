@@ -20,7 +20,9 @@ pub(in crate::rule::scheme) fn is_pattern(pattern: &Pattern) -> bool {
 pub(in crate::rule::scheme) fn detect(names: &[&str]) -> Vec<Pattern> {
     let indexes = names.iter().filter_map(|name| pattern(name.strip_suffix(INDEX)?));
     let has_segment = |pattern: &Pattern| names.iter().any(|name| pattern.segment(name).is_some());
-    indexes.filter(has_segment).collect()
+    let mut found: Vec<_> = indexes.filter(has_segment).collect();
+    found.sort_by_key(Pattern::to_string);
+    found
 }
 
 /// What the server keeps beside the segments of this pattern.

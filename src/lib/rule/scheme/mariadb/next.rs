@@ -3,8 +3,8 @@
 use super::event::{self, Beginning, CHECKSUM, Description, HEADER, Header};
 use super::gtid::Gtid;
 
-/// Longest list that is looked at: some sixty thousand domains and servers.
-const LIST_MAX: u32 = 1 << 20;
+/// Longest list that is believed: of a million domains and servers.
+const LIST_MAX: u32 = 1 << 24;
 
 /// The beginning of a file.
 pub(super) struct Next {
@@ -32,20 +32,24 @@ impl Next {
         if rest.len() < HEADER {
             return Err(Unread::More);
         }
-        let Header { kind, length, .. } = Header::read(rest);
-        let least = if description.is_checked { HEADER + CHECKSUM } else { HEADER } as u32;
-        if kind != event::GTID_LIST || !(least..=LIST_MAX).contains(&length) {
-            // Encrypted, perhaps.
-            return Ok(Next { list: None });
+        let wrong = || Unread::Wrong("it does not go on with a list of transactions".to_owned());
+        let Header { kind, length, next, .. } = Header::read(rest);
+        let is_placed = u64::from(next) == description.end as u64 + u64::from(length);
+        if !is_placed || !(HEADER as u32 + CHECKSUM as u32..=LIST_MAX).contains(&length) {
+            return Err(wrong());
         }
         let event = rest.get(..length as usize).ok_or(Unread::More)?;
-        let (body, stored) = event.split_at(event.len() - CHECKSUM.min(event.len()));
+        let (body, stored) = event.split_at(event.len() - CHECKSUM);
         if description.is_checked && crc32fast::hash(body) != event::u32_at(stored, 0) {
-            return Err(Unread::Wrong("its list of transactions has a wrong checksum".to_owned()));
+            return Err(wrong());
         }
-        match Gtid::of_list(event, description.is_checked) {
-            Some(list) => Ok(Next { list: Some(list) }),
-            None => Err(Unread::Wrong("its list of transactions is wrong".to_owned())),
+        match kind {
+            event::START_ENCRYPTION => Ok(Next { list: None }),
+            event::GTID_LIST => {
+                let list = Gtid::of_list(if description.is_checked { body } else { event }).ok_or_else(wrong)?;
+                Ok(Next { list: Some(list) })
+            }
+            _ => Err(wrong()),
         }
     }
 
@@ -53,8 +57,9 @@ impl Next {
         self.list
     }
 
-    pub(super) fn has_list(&self) -> bool {
-        self.list.is_some()
+    /// Whether the file can be read, and says that the log before it ends with this transaction.
+    pub(super) fn proves(&self, last: Option<Gtid>) -> bool {
+        last.is_some_and(|last| self.list.as_ref().is_some_and(|list| list.contains(&last)))
     }
 
     /// Whether the log up to this file ends with this transaction in its domain and server, as far as can be known.
