@@ -23,6 +23,13 @@ fn unprivileged() -> &'static str {
     if rustix::process::geteuid().is_root() { "setpriv --reuid mysql --regid mysql --clear-groups" } else { "env" }
 }
 
+/// Gives a file to the far side's user.
+fn give(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        assert!(Command::new("chown").args(["-R", "mysql:"]).arg(path).status().unwrap().success());
+    }
+}
+
 /// A far side: an sshd, a directory, and what is started there. The script runs with its state in the rig.
 struct Stage {
     rig: Rig,
@@ -41,14 +48,8 @@ impl Stage {
         fs::write(rig.path("rsh"), rsh).unwrap();
         fs::set_permissions(rig.path("rsh"), fs::Permissions::from_mode(0o755)).unwrap();
         let stage = Stage { rig, _sshd: sshd, far };
-        stage.give(stage.far.path());
+        give(stage.far.path());
         stage
-    }
-
-    fn give(&self, path: &Path) {
-        if rustix::process::geteuid().is_root() {
-            assert!(Command::new("chown").args(["-R", "mysql:"]).arg(path).status().unwrap().success());
-        }
     }
 
     fn replica(&self) -> PathBuf {
@@ -187,7 +188,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     let (stage, master) = (Stage::new(), master());
     fs::create_dir(stage.replica()).unwrap();
     fs::write(stage.replica().join("precious"), "data").unwrap();
-    stage.give(&stage.replica());
+    give(&stage.replica());
     stage.make(&master, "").fails(13, "not empty and not ours");
     assert_eq!(fs::read_dir(stage.replica()).unwrap().count(), 1);
     fs::remove_dir_all(stage.replica()).unwrap();
@@ -195,7 +196,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     fs::create_dir(stage.replica()).unwrap();
     fs::write(stage.replica().join("mariadb-replica.state"), "master=venus:/var/lib/mysql/bin:7\nbase=begun\n")
         .unwrap();
-    stage.give(&stage.replica());
+    give(&stage.replica());
     stage.make(&master, "").fails(5, "of the master venus");
     fs::remove_dir_all(stage.replica()).unwrap();
     // A master that removes log by itself.

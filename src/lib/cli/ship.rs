@@ -107,8 +107,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "via")]
     pub slot: Option<String>,
 
-    /// Have the master give up segments that are flushed at the receiver: by the MariaDB server, or those that db_archive
-    /// lists
+    /// Have the master give up segments that are flushed at the receiver: a MariaDB server, or a Berkeley DB environment
     #[arg(long, requires = "via", conflicts_with_all = ["slot", "segment"])]
     pub purge: bool,
 

@@ -63,13 +63,13 @@ impl Mariadb {
         if part.to <= part.from {
             return Ok(());
         }
-        let start = match self.is_sure {
-            true => part.from,
-            false => match missing(&file, part, self.server.executed()?)? {
-                Some(first) => first,
+        let mut start = part.from;
+        if !self.is_sure {
+            match missing(&file, part, self.server.executed()?)? {
+                Some(first) => start = first,
                 None => return Ok(()),
-            },
-        };
+            }
+        }
         self.is_sure = false;
         let script = state.create_unnamed()?;
         decode(&path(part), start, part.to, &script, self.timeout)?;
