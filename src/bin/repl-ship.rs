@@ -37,7 +37,9 @@ fn run(args: Args) -> Result<()> {
     let dir = Dir::open(&logdir)?;
     let (scheme, pinned) = log::scheme_of(&dir, args.log.kind()?, None)?;
     let set = args.set.clone().or(pinned).unwrap_or_default();
-    if let Some(warning) = log::warning(&dir, &scheme)? {
+    let warning = log::warning(&dir, &scheme)?;
+    let release = args.release(&scheme, warning.as_deref())?;
+    if let Some(warning) = warning {
         monitor(Note::Warning(warning));
     }
     if let Some(path) = file.as_ref().and(args.segment.as_ref()).filter(|path| !path.exists()) {
@@ -69,7 +71,6 @@ fn run(args: Args) -> Result<()> {
         }
     }
     let epoch = log::epoch(&dir, state.as_ref())?;
-    let release = args.release(&scheme)?;
     let options = args.options(scheme, set, epoch, only);
     let bell = Bell::new();
     let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;

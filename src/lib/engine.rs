@@ -2,8 +2,10 @@
 //! nothing of terminals or of the command line: a test can join ship and apply with a pipe.
 
 pub mod apply;
+pub mod bdb;
 pub mod fetch;
 pub mod log;
+pub mod mariadb;
 pub mod note;
 pub mod postgres;
 pub mod ship;

@@ -44,7 +44,7 @@ impl Mariadb {
         let server_id = SERVERS.fetch_add(1, Ordering::Relaxed);
         let options = options.iter().map(ToString::to_string).collect();
         let server = Mariadb { dir, child: None, options, server_id };
-        // In a directory that servers share, one that starts removes what it takes for its own.
+        // A server that starts removes the temporary tables of others that have the same tmpdir.
         fs::create_dir(server.dir.path().join("tmp")).unwrap();
         if rustix::process::geteuid().is_root() {
             let owned = Command::new("chown").args(["-R", "mysql:"]).arg(server.dir.path()).status().unwrap();
@@ -81,7 +81,7 @@ impl Mariadb {
     fn write_config(&self) {
         let (dir, id) = (self.dir.path().display(), self.server_id);
         let mut text = format!(
-            "[client]\nsocket={dir}/socket\nuser=root\n[mariadbd]\ndatadir={dir}/data\ntmpdir={dir}/tmp\nsocket={dir}/socket\n\
+            "[client]\nsocket={dir}/socket\nuser=root\n[mariadbd]\ndatadir={dir}/data\nsocket={dir}/socket\ntmpdir={dir}/tmp\n\
              pid_file={dir}/pid\nlog_error={dir}/error.log\nskip_networking\nserver_id={id}\nlog_bin={dir}/data/bin\n\
              binlog_format=ROW\nsync_binlog=1\nexpire_logs_days=0\ncharacter_set_server=utf8mb4\n\
              innodb_buffer_pool_size=16M\ninnodb_log_file_size=16M\ninnodb_fast_shutdown=1\nkey_buffer_size=1M\n\

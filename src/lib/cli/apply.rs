@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
 use crate::edge::hook::Hook;
-use crate::engine::apply::feed::{self, Each};
+use crate::engine::apply::feed::{self, Command, Each};
 use crate::engine::apply::{Differing, Options, Sync};
 use crate::value::exit::{Code, fail};
 use crate::value::units;
@@ -50,13 +50,18 @@ pub struct Args {
     #[arg(long, conflicts_with = "set_aside")]
     pub append_only: bool,
 
-    /// Run this command to apply what is durable, with REPL_* in its environment
+    /// Run this command to apply what is durable, with REPL_* in its environment; 'default' is the engine's own way
     #[arg(long, value_name = "CMD")]
     pub feed: Option<String>,
 
-    /// Feed each closed 'segment', each 'boundary', or after each interval such as 10s
-    #[arg(long, value_name = "WHEN", default_value = "segment", value_parser = each)]
-    pub feed_each: Each,
+    /// How 'default' reaches the database's server; for MariaDB an option file
+    #[arg(long, value_name = "DSN", requires = "feed")]
+    pub dsn: Option<PathBuf>,
+
+    /// Feed each closed 'segment', each 'boundary', or after each interval such as 10s [default: segment; boundary
+    /// with --feed default]
+    #[arg(long, value_name = "WHEN", value_parser = each)]
+    pub feed_each: Option<Each>,
 
     /// End a feed that takes longer than this
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = units::positive_duration)]
@@ -130,15 +135,16 @@ impl Args {
     /// What the engine is told.
     pub fn options(&self) -> Result<Options> {
         let feed = match &self.feed {
-            Some(command) if command == "default" => {
-                return fail(Code::Usage, "this engine has no default feed; name a command");
-            }
             Some(_) if self.logs_only => return fail(Code::Usage, "--logs-only does not go with --feed"),
             Some(command) => {
                 let hook =
                     |name, command: &String, timeout| Hook { name, command: command.clone(), timeout: Some(timeout) };
                 Some(feed::Options {
-                    command: hook("feed", command, self.feed_timeout),
+                    command: match command.as_str() {
+                        "default" => Command::Default { dsn: self.dsn.clone(), timeout: self.feed_timeout },
+                        _ if self.dsn.is_some() => return fail(Code::Usage, "--dsn goes with --feed default only"),
+                        _ => Command::Hook(hook("feed", command, self.feed_timeout)),
+                    },
                     each: self.feed_each,
                     delay: self.delay,
                     gate: self.gate.as_ref().map(|gate| hook("gate", gate, Duration::from_secs(60))),

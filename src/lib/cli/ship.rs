@@ -8,11 +8,13 @@ use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
+use crate::engine::bdb::Environment;
+use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::ship::outlet::Compress;
 use crate::engine::ship::{Ack, Only, Options, Release};
 use crate::rule::scheme::{Engine, Scheme};
-use crate::value::exit::{Code, fail};
+use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::{Bookmark, Start};
 use crate::value::time::Until;
 use crate::value::units;
@@ -105,9 +107,18 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "via")]
     pub slot: Option<String>,
 
-    /// How to reach the database server for --slot: a libpq conninfo without password [default: PG* variables]
-    #[arg(long, value_name = "TEXT", value_parser = check_dsn, requires = "slot")]
+    /// Have the master give up segments that are flushed at the receiver: a MariaDB server, or a Berkeley DB environment
+    #[arg(long, requires = "via", conflicts_with_all = ["slot", "segment"])]
+    pub purge: bool,
+
+    /// How to reach the server for --slot (a libpq conninfo without password) or --purge (a MariaDB option file)
+    /// [default: as its own client does]
+    #[arg(long, value_name = "TEXT", value_parser = check_dsn)]
     pub dsn: Option<String>,
+
+    /// Home of the Berkeley DB environment for --purge [default: LOGDIR]
+    #[arg(long, value_name = "DIR", requires = "purge")]
+    pub home: Option<PathBuf>,
 
     /// How much is said.
     #[command(flatten)]
@@ -147,15 +158,40 @@ fn compress(text: &str) -> Result<Compress, String> {
 }
 
 impl Args {
-    /// How log is given up at the master.
-    pub fn release(&self, scheme: &Scheme) -> Result<Option<Release>> {
-        let Some(name) = self.slot.clone() else {
-            return Ok(None);
-        };
-        if scheme.engine() != Engine::Postgres {
-            return fail(Code::Usage, format!("--slot is for engine postgres, this log is of {}", scheme.engine()));
+    /// How log is given up at the master. `warning` is what is wrong with how the engine removes log by itself.
+    pub fn release(&self, scheme: &Scheme, warning: Option<&str>) -> Result<Option<Release>> {
+        let engine = scheme.engine();
+        if self.dsn.is_some() && self.slot.is_none() && !(self.purge && engine == Engine::Mariadb) {
+            return fail(Code::Usage, "--dsn goes with --slot, or with --purge of engine mariadb");
         }
-        Ok(Some(Release::Slot(Slot { name, dsn: self.dsn.clone() })))
+        if self.home.is_some() && engine != Engine::Bdb {
+            return fail(Code::Usage, format!("--home is for engine bdb, this log is of {engine}"));
+        }
+        if let Some(name) = self.slot.clone() {
+            if engine != Engine::Postgres {
+                return fail(Code::Usage, format!("--slot is for engine postgres, this log is of {engine}"));
+            }
+            return Ok(Some(Release::Slot(Slot { name, dsn: self.dsn.clone() })));
+        }
+        if !self.purge {
+            return Ok(None);
+        }
+        match (engine, warning) {
+            (Engine::Mariadb, _) => Ok(Some(Release::Purge(Server { options: self.dsn.clone().map(PathBuf::from) }))),
+            (Engine::Bdb, Some(warning)) => fail(Code::Usage, format!("--purge needs to be the only one: {warning}")),
+            (Engine::Bdb, None) => {
+                let home = self.home.clone().or_else(|| self.logdir.clone()).unwrap_or_default();
+                Ok(Some(Release::Archive(Environment { home })))
+            }
+            (Engine::Postgres, _) => {
+                let hint =
+                    "--slot NAME keeps log until it is flushed at the receiver, and the server recycles the rest";
+                Err(Failure::new(Code::Usage, "--purge is not for engine postgres").hint(hint).into())
+            }
+            (engine, _) => {
+                fail(Code::Usage, format!("--purge is for engines bdb and mariadb, this log is of {engine}"))
+            }
+        }
     }
 
     /// What the engine is told, beside what was found out about the log.

@@ -176,6 +176,18 @@ impl Dir {
         fd.map(File::from).with_context(|| format!("cannot make {}", self.shown(name)))
     }
 
+    /// Makes a file for reading and writing that has no name and is gone with its last descriptor.
+    pub fn create_unnamed(&self) -> Result<File> {
+        let make = || -> io::Result<File> {
+            // By a name for an instant: not every file system can make a file without one.
+            let flags = FILE_FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+            let file = File::from(fs::openat(&self.fd, UNNAMED, flags, PRIVATE_FILE)?);
+            fs::unlinkat(&self.fd, UNNAMED, AtFlags::empty())?;
+            Ok(file)
+        };
+        make().with_context(|| format!("cannot make a file in {}", shown(&self.path)))
+    }
+
     /// Makes a file of `length` zeros, mode 0600, in the place of whatever has this name: nobody ever sees it shorter.
     pub fn create_filled(&self, name: &str, length: u64) -> Result<File> {
         let make = || -> io::Result<File> {
@@ -252,6 +264,13 @@ impl Dir {
         fs::renameat_with(&self.fd, name, &to.fd, to_name, fs::RenameFlags::NOREPLACE)
             .map_err(io::Error::from)
             .with_context(|| format!("cannot move {} to {}", self.shown(name), to.shown(to_name)))
+    }
+
+    /// Removes a file's name. It is gone for good after [`Dir::sync`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        fs::unlinkat(&self.fd, name, AtFlags::empty())
+            .map_err(io::Error::from)
+            .with_context(|| format!("cannot remove {}", self.shown(name)))
     }
 
     /// Reads a whole small file; `None` when there is none. More than `limit` bytes is an error.

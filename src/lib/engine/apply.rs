@@ -173,6 +173,9 @@ struct Session<'a> {
 impl Session<'_> {
     fn land(&self, input: impl Read, origin: Option<Origin>, start_feed: &dyn Fn(&Origin) -> Result<()>) -> Result<()> {
         if let Some(origin) = &origin {
+            if let Some(feed) = &self.options.feed {
+                feed.command.check(&origin.scheme)?;
+            }
             start_feed(origin)?;
         }
         let mut frames = match Frames::open(input) {
@@ -231,6 +234,9 @@ impl Session<'_> {
                 hello.epoch
             );
             return fail(Code::Fenced, text);
+        }
+        if let Some(feed) = &self.options.feed {
+            feed.command.check(&hello.scheme)?;
         }
         let Some(origin) = origin else {
             self.guard(&hello.scheme)?;

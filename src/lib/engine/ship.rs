@@ -141,7 +141,7 @@ pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<(
     }
     std::thread::scope(|scope| {
         if let (Some(release), Some(releasing)) = (&release, releasing) {
-            scope.spawn(|| releasing.run(release, &options.scheme, monitor));
+            scope.spawn(|| releasing.run(release, dir, &options.scheme, monitor));
         }
         let shipped = match to {
             To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
@@ -261,7 +261,9 @@ impl Parts<'_> {
             if let Some(status) = status {
                 status.pulse(at, end, ack);
             }
-            releasing.map_or(Ok(()), |releasing| releasing.flushed(ack.and_then(|ack| ack.flushed)))
+            // Before its place was found here by a digest, what a receiver says may be of another history.
+            let proven = at.and_then(|at| Some(ack?.flushed?.min(at)));
+            releasing.map_or(Ok(()), |releasing| releasing.flushed(proven))
         };
         pulse(None, None)?;
         let lane =

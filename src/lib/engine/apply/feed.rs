@@ -1,11 +1,15 @@
 //! Gives what is durable to the database: one command, in order, at least once, per closed segment, per boundary or per
 //! interval. It runs beside the landing and never holds it up; a failing command stops feeding, not receiving.
 
+mod mariadb;
+
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use self::mariadb::{Mariadb, Part};
 use super::commit::Commit;
 use crate::edge::bell::Bell;
 use crate::edge::clock;
@@ -13,8 +17,12 @@ use crate::edge::dir::Dir;
 use crate::edge::hook::Hook;
 use crate::edge::journal::Follow;
 use crate::edge::signal::Stop;
+use crate::engine::mariadb::Server;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::site::{self, Closed, Origin};
+use crate::rule::pattern::Pattern;
+use crate::rule::scheme::Scheme;
+use crate::value::exit::{Code, fail};
 use crate::value::position::Position;
 use crate::value::time::Time;
 
@@ -29,13 +37,41 @@ pub enum Each {
     Interval(Duration),
 }
 
+/// The database's own apply.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// What the operator wrote.
+    Hook(Hook),
+    /// What the engine has for it.
+    Default {
+        /// How its server is reached.
+        dsn: Option<PathBuf>,
+        /// After this long a portion has failed.
+        timeout: Duration,
+    },
+}
+
+impl Command {
+    /// Refuses an engine that has no feed of its own.
+    pub(super) fn check(&self, scheme: &Scheme) -> Result<()> {
+        match self {
+            Command::Default { .. } if !matches!(scheme, Scheme::Mariadb(_)) => no_default(scheme),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_default<T>(scheme: &Scheme) -> Result<T> {
+    fail(Code::Usage, format!("engine {} has no default feed; name a command", scheme.engine()))
+}
+
 /// How to feed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The database's own apply.
-    pub command: Hook,
-    /// When to run it.
-    pub each: Each,
+    /// What to run.
+    pub command: Command,
+    /// When to run it; by default each segment for a hook, each boundary for the engine's own feed.
+    pub each: Option<Each>,
     /// How late: bytes are fed when their boundary is this old.
     pub delay: Duration,
     /// While this fails, feeding waits.
@@ -52,12 +88,22 @@ const WAITING_MOST: u32 = 4096;
 struct Portion {
     from: Position,
     to: Position,
+    /// The last boundary in it. What a crashed master left behind it is part of no transaction.
+    whole: Option<Position>,
     time: Option<Time>,
+}
+
+/// What runs.
+enum Runner<'a> {
+    Hook(&'a Hook),
+    Mariadb(Mariadb, Pattern),
 }
 
 /// The feeding thread's state.
 pub(super) struct Feed<'a> {
     options: &'a Options,
+    runner: Runner<'a>,
+    each: Each,
     dir: &'a Dir,
     state: Dir,
     origin: Origin,
@@ -96,7 +142,33 @@ impl<'a> Feed<'a> {
         let follow = Follow::new(state.try_clone()?, site::SEGMENTS);
         let (closed, waiting, due) = (None, VecDeque::new(), Instant::now());
         let turn = commit.durable().turn;
-        Ok(Feed { options, dir, state, origin, commit, monitor, follow, closed, waiting, applied, turn, due })
+        let (runner, each) = match &options.command {
+            Command::Hook(hook) => (Runner::Hook(hook), Each::Segment),
+            Command::Default { dsn, timeout } => {
+                let Scheme::Mariadb(pattern) = &origin.scheme else {
+                    return no_default(&origin.scheme);
+                };
+                let server = Server { options: dsn.clone() };
+                (Runner::Mariadb(Mariadb::new(server, *timeout), pattern.clone()), Each::Boundary)
+            }
+        };
+        let each = options.each.unwrap_or(each);
+        Ok(Feed {
+            options,
+            runner,
+            each,
+            dir,
+            state,
+            origin,
+            commit,
+            monitor,
+            follow,
+            closed,
+            waiting,
+            applied,
+            turn,
+            due,
+        })
     }
 
     /// Feeds until `ending` says that nothing more will come; then feeds what is due, once more.
@@ -150,7 +222,16 @@ impl<'a> Feed<'a> {
         {
             return Ok(Some(Pause::Gate));
         }
-        if let Err(error) = self.options.command.run(&self.values(&portion), &|| false) {
+        let values = self.values(&portion);
+        let fed = match &mut self.runner {
+            Runner::Hook(hook) => hook.run(&values, &|| false),
+            Runner::Mariadb(mariadb, pattern) => {
+                let name = self.origin.scheme.name(portion.to.segment);
+                let to = portion.whole.map_or(0, |whole| whole.offset);
+                mariadb.run(Part { pattern, dir: self.dir, name: &name, from: portion.from.offset, to }, &self.state)
+            }
+        };
+        if let Err(error) = fed {
             return Ok(Some(Pause::Failed(error)));
         }
         self.applied = portion.to;
@@ -186,7 +267,7 @@ impl<'a> Feed<'a> {
             return Ok(Err(Pause::Nothing));
         };
         self.remember(holding.boundary);
-        if let Each::Interval(_) = self.options.each
+        if let Each::Interval(_) = self.each
             && Instant::now() < self.due
         {
             return Ok(Err(Pause::Until(self.due)));
@@ -194,7 +275,7 @@ impl<'a> Feed<'a> {
         if let Some(portion) = self.closed_portion(holding.held.position)? {
             return Ok(portion);
         }
-        if self.options.each == Each::Segment {
+        if self.each == Each::Segment {
             return Ok(Err(Pause::Nothing));
         }
         Ok(self.open_portion())
@@ -218,6 +299,7 @@ impl<'a> Feed<'a> {
             let portion = Portion {
                 from: self.applied.max(closed.segment.at(0)),
                 to: closed.segment.at(closed.length),
+                whole: closed.boundary,
                 time: closed.time,
             };
             return Ok(Some(self.delayed(portion)));
@@ -230,19 +312,19 @@ impl<'a> Feed<'a> {
             self.waiting.pop_front();
         }
         let Some((first, time)) = self.waiting.front().copied() else {
-            if let Each::Interval(interval) = self.options.each {
+            if let Each::Interval(interval) = self.each {
                 self.due = Instant::now() + interval;
             }
             return Err(Pause::Nothing);
         };
         let from = self.applied.max(first.segment.at(0));
-        let mut portion = self.delayed(Portion { from, to: first, time })?;
+        let mut portion = self.delayed(Portion { from, to: first, whole: Some(first), time })?;
         // All that are old enough go in one portion.
         for (at, time) in self.waiting.iter().skip(1) {
             if at.segment != first.segment || self.wait_for(*time).is_some() {
                 break;
             }
-            (portion.to, portion.time) = (*at, *time);
+            (portion.to, portion.whole, portion.time) = (*at, Some(*at), *time);
         }
         Ok(portion)
     }

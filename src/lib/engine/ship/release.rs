@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use parking_lot::{Condvar, Mutex};
 
+use crate::edge::dir::Dir;
+use crate::engine::bdb::Environment;
+use crate::engine::mariadb::Server;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::postgres::Slot;
 use crate::rule::scheme::Scheme;
@@ -17,6 +20,10 @@ use crate::value::position::Position;
 pub enum Release {
     /// A replication slot that is moved on.
     Slot(Slot),
+    /// A MariaDB server that is told to purge.
+    Purge(Server),
+    /// A Berkeley DB environment: segments that it needs no more are removed.
+    Archive(Environment),
 }
 
 /// A failure is tried again this long after, at the earliest.
@@ -27,12 +34,23 @@ impl Release {
     pub(super) fn prepare(&self) -> Result<()> {
         match self {
             Release::Slot(slot) => slot.prepare(),
+            Release::Purge(_) | Release::Archive(_) => Ok(()),
         }
     }
 
-    fn up_to(&self, scheme: &Scheme, flushed: Position) -> Result<()> {
+    /// Whether more can be given up than when `done` was flushed: a place in a segment, or whole segments.
+    fn is_due(&self, done: Option<Position>, flushed: Position) -> bool {
+        match self {
+            Release::Slot(_) => Some(flushed) > done,
+            Release::Purge(_) | Release::Archive(_) => done.is_none_or(|done| flushed.segment > done.segment),
+        }
+    }
+
+    fn up_to(&self, dir: &Dir, scheme: &Scheme, flushed: Position) -> Result<()> {
         match self {
             Release::Slot(slot) => slot.advance(scheme, flushed),
+            Release::Purge(server) => server.purge(dir, scheme, flushed.segment),
+            Release::Archive(environment) => environment.remove(dir, scheme, flushed.segment),
         }
     }
 }
@@ -74,19 +92,19 @@ impl Releasing {
     }
 
     /// The thread.
-    pub(super) fn run(&self, release: &Release, scheme: &Scheme, monitor: &Monitor) {
+    pub(super) fn run(&self, release: &Release, dir: &Dir, scheme: &Scheme, monitor: &Monitor) {
         let mut done = None;
+        let due = |state: &State, done| state.flushed.filter(|flushed| release.is_due(done, *flushed));
         let mut state = self.state.lock();
         loop {
-            while state.flushed <= done && !state.is_ended {
+            while due(&state, done).is_none() && !state.is_ended {
                 self.wake.wait(&mut state);
             }
-            let (Some(flushed), is_ended) = (state.flushed.filter(|flushed| Some(*flushed) > done), state.is_ended)
-            else {
+            let (Some(flushed), is_ended) = (due(&state, done), state.is_ended) else {
                 return;
             };
             drop(state);
-            let result = release.up_to(scheme, flushed);
+            let result = release.up_to(dir, scheme, flushed);
             state = self.state.lock();
             match result {
                 Ok(()) => done = Some(flushed),

@@ -22,7 +22,7 @@ use crc32fast::Hasher;
 
 pub use self::gtid::{Gtid, Gtids};
 pub(super) use self::names::{detect, is_pattern, is_side_file};
-pub use self::transactions::{Transaction, Transactions};
+pub use self::transactions::{Transaction, Transactions, before};
 
 use self::event::{Beginning, CHECKSUM, Description, HEADER, Header, MAGIC};
 use self::next::Next;

@@ -54,12 +54,15 @@ impl fmt::Display for Gtid {
     }
 }
 
-/// How far a server is in each domain: what `@@gtid_binlog_pos` says.
+/// What a server has executed: what `@@gtid_binlog_state` says, the last sequence of each domain and server.
+///
+/// The server counts, not only the domain: where something else wrote to a replica, that has high numbers of its own, and
+/// a transaction of the master must not be taken for one that is there already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gtids(BTreeMap<u32, Gtid>);
+pub struct Gtids(BTreeMap<(u32, u32), u64>);
 
 impl Gtids {
-    /// Reads `0-1-9,7-2-3`; no text is no transaction. Of several in one domain the highest counts.
+    /// Reads `0-1-9,0-2-10,7-2-3`; no text is no transaction.
     pub fn parse(text: &str) -> Option<Gtids> {
         let mut last = Gtids::default();
         for word in text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
@@ -68,24 +71,40 @@ impl Gtids {
         Some(last)
     }
 
-    /// Whether a transaction is one of those up to here.
+    /// Whether a transaction is one of those up to here; in strict mode sequences only rise.
     pub fn has(&self, gtid: Gtid) -> bool {
-        self.0.get(&gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
+        self.0.get(&(gtid.domain, gtid.server)).is_some_and(|last| gtid.sequence <= *last)
     }
 
     /// Counts a transaction in.
     pub fn add(&mut self, gtid: Gtid) {
-        if !self.has(gtid) {
-            self.0.insert(gtid.domain, gtid);
-        }
+        let last = self.0.entry((gtid.domain, gtid.server)).or_default();
+        *last = gtid.sequence.max(*last);
     }
 }
 
 impl fmt::Display for Gtids {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, gtid) in self.0.values().enumerate() {
-            write!(out, "{}{gtid}", if at > 0 { "," } else { "" })?;
+        for (at, ((domain, server), sequence)) in self.0.iter().enumerate() {
+            write!(out, "{}{domain}-{server}-{sequence}", if at > 0 { "," } else { "" })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_has_what_its_own_pair_of_domain_and_server_reached() {
+        let have = Gtids::parse("0-1-5,0-2-9,7-1-3").unwrap();
+        for (text, has) in [("0-1-5", true), ("0-1-6", false), ("0-2-6", true), ("7-1-3", true), ("7-2-1", false)] {
+            assert_eq!(have.has(Gtid::parse(text).unwrap()), has, "{text}");
+        }
+        assert_eq!(Gtids::parse(""), Some(Gtids::default()));
+        for wrong in ["0-1", "0-1-2-3", "a-b-c", "0-1-x"] {
+            assert_eq!(Gtids::parse(wrong), None, "{wrong}");
+        }
     }
 }

@@ -53,6 +53,10 @@ impl Next {
         }
     }
 
+    pub(super) fn into_list(self) -> Option<Vec<Gtid>> {
+        self.list
+    }
+
     /// Whether the file can be read, and says that the log before it ends with this transaction.
     pub(super) fn proves(&self, last: Option<Gtid>) -> bool {
         last.is_some_and(|last| self.list.as_ref().is_some_and(|list| list.contains(&last)))

@@ -1,5 +1,6 @@
 //! A segment's transactions: what a server has of them, and where the next one begins.
 
+use super::next::Next;
 use super::{Gtid, Gtids, Scanner};
 use crate::rule::pattern::Pattern;
 use crate::value::time::Time;
@@ -72,4 +73,10 @@ impl Transactions {
     pub fn trouble(&self) -> Option<String> {
         self.scanner.trouble()
     }
+}
+
+/// The last transactions before a segment, of each domain and server: those of one domain in order. `None` when the
+/// segment's first bytes do not tell.
+pub fn before(head: &[u8]) -> Option<Vec<Gtid>> {
+    Next::read(head).ok()?.into_list()
 }
