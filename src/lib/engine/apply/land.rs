@@ -156,6 +156,13 @@ impl<'a> Landing<'a> {
             return fail(Code::Gap, format!("gap: the stream goes on at {at} after segment {ended}"));
         }
         self.nameable(at.segment)?;
+        let held = self.held.map(|holding| holding.held.position);
+        if let Some(held) = held.filter(|held| ended < held.segment && held.segment < at.segment) {
+            let first = Segment::new(ended.generation, ended.sequence.saturating_add(1));
+            let why =
+                format!("the master's log goes on at {at} after segment {ended}, here segment {first} does, to {held}");
+            self.diverged(first.at(0), &why)?;
+        }
         self.enter(at, self.scheme.running())
     }
 
