@@ -193,3 +193,25 @@ fn what_root_lands_in_a_servers_directory_is_the_servers() {
         assert_eq!(fs::metadata(to.join(&name)).unwrap().uid(), owner, "{name}");
     }
 }
+
+/// What a server leaves that crashes between the two steps in which it gives an old file the name of a segment to come.
+#[test]
+fn an_old_segment_under_two_names_is_not_written_through() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "");
+    let closed = switch(&master);
+    let ship = "$SHIP -S --state ship --via '$APPLY --acks archive' master/pg_wal";
+    stage.ok(ship);
+    let to_come = switch(&master);
+    stage.ok(ship);
+    let next = master.sql("select pg_walfile_name(pg_current_wal_lsn() + 1)");
+    assert!(closed < to_come && to_come < next, "{closed} {to_come} {next}");
+    stage.ok(&format!("ln -f archive/{closed} archive/{next}"));
+    switch(&master);
+    stage.ok(ship);
+    let theirs = |name: &str| fs::read(master.wal().join(name)).unwrap();
+    for name in [&closed, &to_come, next.trim()] {
+        assert!(fs::read(stage.path("archive").join(name)).unwrap() == theirs(name), "{name}");
+    }
+    stage.ok("$VERIFY archive");
+}
