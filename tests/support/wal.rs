@@ -45,7 +45,7 @@ impl Printed {
 /// What a log is of, by its files.
 pub fn scheme(wal: &Path) -> Scheme {
     let files = fs::read_dir(wal).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut clusters = files.filter_map(|path| Cluster::read(&head(&fs::read(path).unwrap()).to_vec()));
+    let mut clusters = files.filter_map(|path| Cluster::read(&head(&fs::read(path).unwrap())));
     Scheme::Postgres(clusters.next().expect("no segment is there"))
 }
 
@@ -135,7 +135,7 @@ fn end(mut at: u64, mut left: u64, size: u64) -> u64 {
             return (at + left).next_multiple_of(8);
         }
         (at, left) = (at + room, left - room);
-        at += if at % size == 0 { 40 } else { 24 };
+        at += if at.is_multiple_of(size) { 40 } else { 24 };
     }
 }
 

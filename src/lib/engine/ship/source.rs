@@ -255,8 +255,11 @@ impl Source {
             return Ok(None);
         };
         let end = match &self.open {
-            // Of what lies behind the one that is wanted it is enough to know that it is there.
-            _ if self.options.only.is_some() => 0,
+            // One that is shipped alone is finished; of a later one it is enough to know that it is there.
+            _ if self.options.only.is_some() => match log::open(&self.dir, &self.scheme, newest)? {
+                Some((file, _)) => file.metadata()?.len(),
+                None => 0,
+            },
             Some(open) if open.segment == newest => safe_extent(&open.file, open.scanner.clone())?.max(open.sent),
             _ => match log::open(&self.dir, &self.scheme, newest)? {
                 Some((file, _)) => safe_extent(&file, self.scanner(newest, None)?)?,
