@@ -42,10 +42,10 @@ fn run(args: Args) -> Result<()> {
     if let Some(warning) = warning {
         monitor(Note::Warning(warning));
     }
-    if let Some(path) = file.as_ref().and(args.segment.as_ref()).filter(|path| !path.exists()) {
+    let only = file.map(|file| only(&scheme, file)).transpose()?;
+    if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
-    let only = file.map(|file| only(&scheme, file)).transpose()?;
     let to = match (&args.via, &args.acks) {
         (Some(command), _) => To::Via(command.clone()),
         (None, Some(fifo)) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
