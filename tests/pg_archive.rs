@@ -40,7 +40,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 fn archived(server: &Postgres<'_>, what: &str) {
     eventually("the archiver", || {
         let status = names(&server.wal().join("archive_status"));
-        status.iter().all(|name| !name.ends_with(".ready"))
+        status.iter().all(|name| Path::new(name).extension().is_none_or(|kind| kind != "ready"))
             && server.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver").trim() >= what
     });
 }
@@ -172,4 +172,46 @@ fn what_a_slot_needs_is_said_before_anything_is_shipped() {
     }
     assert!(!stage.path("archive").exists());
     assert_eq!(ship(&format!("--slot venus --dsn '{dsn}'")).code, 0);
+}
+
+#[test]
+fn what_root_lands_in_a_servers_directory_is_the_servers() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let _master = Postgres::init(&stage, "master", 1, "");
+    stage.ok("mkdir replica");
+    let rig = rig::Rig::new();
+    let (from, to) = (stage.path("master/pg_wal"), stage.path("replica"));
+    rig.ok(&format!("$SHIP -S --via 'exec $APPLY --acks {}' {}", to.display(), from.display()));
+    let owner = fs::metadata(&to).unwrap().uid();
+    let landed = names(&to);
+    assert!(owner != 0 && !landed.is_empty());
+    for name in landed {
+        assert_eq!(fs::metadata(to.join(&name)).unwrap().uid(), owner, "{name}");
+    }
+}
+
+/// What a server leaves that crashes between the two steps in which it gives an old file the name of a segment to come.
+#[test]
+fn an_old_segment_under_two_names_is_not_written_through() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "");
+    let closed = switch(&master);
+    let ship = "$SHIP -S --state ship --via '$APPLY --acks archive' master/pg_wal";
+    stage.ok(ship);
+    let to_come = switch(&master);
+    stage.ok(ship);
+    let next = master.sql("select pg_walfile_name(pg_current_wal_lsn() + 1)");
+    assert!(closed < to_come && to_come < next, "{closed} {to_come} {next}");
+    stage.ok(&format!("ln -f archive/{closed} archive/{next}"));
+    switch(&master);
+    stage.ok(ship);
+    let theirs = |name: &str| fs::read(master.wal().join(name)).unwrap();
+    for name in [&closed, &to_come, next.trim()] {
+        assert!(fs::read(stage.path("archive").join(name)).unwrap() == theirs(name), "{name}");
+    }
+    stage.ok("$VERIFY archive");
 }

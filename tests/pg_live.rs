@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use postgres::{Postgres, Stage, Stop};
+use postgres::{Postgres, Stage, Stop, lsn};
 use rig::{Ran, Running, eventually, segments};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -230,6 +230,48 @@ fn a_promoted_standby_ships_on_and_the_old_masters_stream_is_refused() {
     assert_eq!(pass(&stage, "onwards", "heir", "other").code, 0);
     other.reaches(heir.current_lsn());
     assert_eq!(other.sql("select count(*) from told"), "3");
+}
+
+/// The fork lies where a segment ends, so that no byte of a common segment differs.
+#[test]
+fn a_replica_with_whole_segments_behind_the_fork_is_diverged_and_sets_them_aside() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, TIGHT);
+    let mut heir = master.standby("heir");
+    let archive = |name: &str, from: &str, option: &str| {
+        let state = format!("state-{name}-{from}");
+        stage.run(&format!("$SHIP -S --state {state} --via \"$APPLY --acks {option} {name}\" {from}/pg_wal"))
+    };
+    let switch = || lsn(&master.sql("create table if not exists more (); select pg_switch_wal()")) >> 20;
+    switch();
+    assert_eq!(pass(&stage, "heir", "master", "heir").code, 0);
+    heir.start();
+    let fork = switch();
+    assert_eq!((pass(&stage, "heir", "master", "heir").code, archive("first", "master", "").code), (0, 0));
+    heir.reaches((fork + 1) << 20);
+    let alone: Vec<u64> = (0..2)
+        .map(|_| {
+            master.sql("select pg_logical_emit_message(false, '', '')");
+            switch()
+        })
+        .collect();
+    assert_eq!(archive("first", "master", "").code, 0);
+    assert_eq!(alone, [fork + 1, fork + 2]);
+    heir.promote();
+    heir.sql("select pg_switch_wal()");
+    stage.ok("cp -a first second");
+
+    archive("first", "heir", "").fails(4, "diverged");
+    let ran = stage.run("$SHIP -S --state one-way heir/pg_wal | $APPLY second");
+    ran.fails(4, "diverged");
+    for name in ["first", "second"] {
+        let ran = archive(name, "heir", "--set-aside");
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(place(&stage.ok(&format!("$VERIFY {name} >&2 && $APPLY --position {name}"))).0, 2);
+        let aside = stage.ok(&format!("ls {name}/.repl/set-aside/*/"));
+        let names: Vec<String> = alone.iter().map(|segment| format!("00000001{segment:016X}")).collect();
+        assert_eq!(aside.lines().collect::<Vec<_>>(), names);
+    }
 }
 
 /// A line of scripts/pg-standby between two directories of a stage, with its state there.

@@ -6,7 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use repl::rule::scheme::{Scanner, Scheme};
+use repl::rule::scheme::{Beside, Scanner, Scheme};
+use repl::value::position::Segment;
 use repl::value::time::Time;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -49,10 +50,11 @@ fn build(mut rest: &[u8], is_little: bool) -> Vec<u8> {
 /// Scans at once and in chunks with a way back after each; returns the safe extent.
 fn check(bytes: &[u8], chunk: usize) -> u64 {
     let until = Some(Time::from_seconds(1_000_000_000));
-    let mut whole = Scheme::Bdb.scanner(until);
+    let segment = Segment::new(1, 1);
+    let mut whole = Scheme::Bdb.scanner(segment, until);
     whole.take(bytes);
-    let mut pieces = Scheme::Bdb.scanner(until);
-    let mut rewound = Scheme::Bdb.scanner(until);
+    let mut pieces = Scheme::Bdb.scanner(segment, until);
+    let mut rewound = Scheme::Bdb.scanner(segment, until);
     for end in (chunk..bytes.len()).step_by(chunk).chain([bytes.len()]) {
         let before = pieces.safe();
         pieces.take(&bytes[pieces.at() as usize..end]);
@@ -66,6 +68,7 @@ fn check(bytes: &[u8], chunk: usize) -> u64 {
     assert_eq!(said(&pieces), said(&whole));
     assert_eq!(said(&rewound), said(&whole));
     assert_eq!((pieces.at(), pieces.trouble()), (whole.at(), whole.trouble()));
-    let _ = (whole.closure(bytes), Scheme::Bdb.fingerprint(bytes), Scheme::Bdb.is_side_file("x", bytes));
+    let beside = Beside { own: bytes, segment, next: bytes, is_passed: false };
+    let _ = (whole.closure(beside), Scheme::Bdb.fingerprint(bytes), Scheme::Bdb.is_side_file("x", bytes));
     whole.safe()
 }

@@ -34,6 +34,7 @@ fn a_flag_that_the_master_clears_is_cleared_before_the_segment_ends() {
     let rig = Rig::new();
     taken(&rig, "", stream().begin(1).data(&file(1)).bye());
     assert_eq!(landed(&rig, NAME), file(1));
+    rig.ok("$FETCH replica bin.000001 copy && cmp copy replica/bin.000001");
     // What is proven does not depend on it.
     assert_eq!(position(&rig.replica()), bookmark(1, &file(0)));
     let ran = taken(&rig, "", stream().begin_after(1, &file(0)).patch(21, &[0xf0]).end().segment(2, b"x").bye());
@@ -52,6 +53,7 @@ fn a_flag_that_a_crash_has_left_stays_and_the_sums_are_of_the_file() {
     check(&rig);
     let sums = fs::read_to_string(rig.replica().join(".repl/B3SUMS")).unwrap();
     assert_eq!(sums, format!("{}  {NAME}\n", Digest::of(&file(1))));
+    rig.ok("$FETCH replica bin.000001 copy && cmp copy replica/bin.000001");
     // The next segment is proven by the other digest.
     taken(&rig, "", stream().begin_behind(2, &file(0)).data(b"x").bye());
 }

@@ -25,11 +25,11 @@ pub struct Talk {
 /// Which log this is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Log {
-    /// Kind of database: bdb, postgres, eloquence or plain [default: as file names or the stream show]
+    /// Kind of database: bdb, postgres, mariadb, eloquence or plain [default: as file names or the stream show]
     #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
     pub engine: Option<Engine>,
 
-    /// Names of plain or eloquence segments: %N is generation-sequence, %S the sequence, %010S with its width
+    /// Names of plain, eloquence or mariadb segments: %N is generation-sequence, %S the sequence, %010S with its width
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     pub pattern: Option<Pattern>,
 }

@@ -194,10 +194,21 @@ impl Dir {
             let flags = FILE_FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
             let file = File::from(fs::openat(&self.fd, UNNAMED, flags, PRIVATE_FILE)?);
             file.set_len(length)?;
+            self.give(&file)?;
             fs::renameat(&self.fd, UNNAMED, &self.fd, name)?;
             Ok(file)
         };
         make().with_context(|| format!("cannot make {}", self.shown(name)))
+    }
+
+    /// What root makes in a directory of somebody else's is for them to read: a database's server, as a rule.
+    fn give(&self, file: &File) -> io::Result<()> {
+        if rustix::process::geteuid().is_root() {
+            let own = fs::fstat(&self.fd)?;
+            let (user, group) = (fs::Uid::from_raw(own.st_uid), fs::Gid::from_raw(own.st_gid));
+            fs::fchown(file, Some(user), Some(group))?;
+        }
+        Ok(())
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
@@ -284,6 +295,7 @@ impl Dir {
             let fd = fs::openat(&self.fd, &temporary, flags, PRIVATE_FILE).map_err(io::Error::from)?;
             let mut file = File::from(fd);
             file.write_all(bytes)?;
+            self.give(&file)?;
             file.sync_all()?;
             fs::renameat(&self.fd, &temporary, &self.fd, name).map_err(io::Error::from)?;
             self.sync()

@@ -19,7 +19,7 @@ use crate::edge::dir::Dir;
 use crate::edge::dir::draft::Place;
 use crate::edge::read::prefix_with;
 use crate::rule::scheme::Step;
-use crate::value::digest::Digest;
+use crate::value::digest::{Digest, Running};
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Segment;
@@ -180,30 +180,30 @@ impl Fetch<'_> {
     }
 
     fn closed(&self, name: &str, digest: Digest, dest: &Path) -> Result<Found> {
-        let length = self.copy(name, u64::MAX, digest, dest)?;
+        // The manifest is of the file as it is.
+        let length = self.copy(name, u64::MAX, Running::new(), digest, dest)?;
         Ok(Found::Handed(format!("{name} is closed, {length} bytes")))
     }
 
     /// The segment that is being received: what is held of it, and zeros behind that where segments have a fixed size.
     fn open_one(&self, name: &str, length: u64, digest: Digest, dest: &Path) -> Result<Found> {
-        self.copy(name, length, digest, dest)?;
+        self.copy(name, length, self.origin.scheme.running(), digest, dest)?;
         Ok(Found::Handed(format!("{name} is open, {length} bytes are held")))
     }
 
     /// Copies and hashes in one read.
-    fn copy(&self, name: &str, length: u64, digest: Digest, dest: &Path) -> Result<u64> {
+    fn copy(&self, name: &str, length: u64, running: Running, digest: Digest, dest: &Path) -> Result<u64> {
         let shown = self.archive.shown(name);
         let Some(file) = self.archive.open_read(name)? else {
             return Err(Failure::new(Code::Gap, format!("{shown} is missing; it is recorded as held")).into());
         };
-        let scheme = &self.origin.scheme;
-        let size = scheme.segment_size();
+        let size = self.origin.scheme.segment_size();
         let mut draft = self.place(dest)?.begin()?;
         if size > 0 {
             draft.reserve(size)?;
         }
         let mut written = Ok(());
-        let running = prefix_with(&file, scheme.running(), length, |bytes| {
+        let running = prefix_with(&file, running, length, |bytes| {
             if written.is_ok() {
                 written = draft.put(bytes);
             }

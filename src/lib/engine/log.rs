@@ -108,10 +108,15 @@ pub(in crate::engine) fn is_begun(dir: &Dir, scheme: &Scheme, segment: Segment, 
     if !scheme.recycles() {
         return Ok(true);
     }
-    match dir.open_read(name)? {
-        Some(file) => Ok(scheme.is_begun(segment, &head(&file)?)),
-        None => Ok(false),
+    let Some(file) = dir.open_read(name)? else {
+        return Ok(false);
+    };
+    let head = head(&file)?;
+    if !scheme.is_inherited(segment, &head) {
+        return Ok(scheme.is_begun(segment, &head));
     }
+    let before = segment.sequence.checked_sub(1).map(|before| Segment::new(segment.generation, before));
+    Ok(before.is_none_or(|before| matches!(dir.identity(&scheme.name(before)), Ok(None))))
 }
 
 /// Whether a segment is finished, judged by the one after it.

@@ -162,6 +162,15 @@ impl Scheme {
         }
     }
 
+    /// Whether a segment that has begun says that it began in an earlier generation: its own began inside it, so that it is
+    /// the first of its generation. Any other is an earlier generation's file that was given its name.
+    pub fn is_inherited(&self, segment: Segment, head: &[u8]) -> bool {
+        match self {
+            Scheme::Postgres(cluster) => cluster.is_inherited(segment, head),
+            _ => false,
+        }
+    }
+
     /// Whether files are made ahead or used again, so that [`Scheme::is_begun`] must be asked.
     pub fn recycles(&self) -> bool {
         matches!(self, Scheme::Postgres(_))

@@ -156,6 +156,13 @@ impl<'a> Landing<'a> {
             return fail(Code::Gap, format!("gap: the stream goes on at {at} after segment {ended}"));
         }
         self.nameable(at.segment)?;
+        let held = self.held.map(|holding| holding.held.position);
+        if let Some(held) = held.filter(|held| ended < held.segment && held.segment < at.segment) {
+            let first = Segment::new(ended.generation, ended.sequence.saturating_add(1));
+            let why =
+                format!("the master's log goes on at {at} after segment {ended}, here segment {first} does, to {held}");
+            self.diverged(first.at(0), &why)?;
+        }
         self.enter(at, self.scheme.running())
     }
 
@@ -241,11 +248,9 @@ impl<'a> Landing<'a> {
         let size = self.scheme.segment_size();
         // What a live server has left under the name of a segment to come is nobody's.
         let is_ours = self.held.is_some_and(|holding| holding.held.position.segment >= at.segment);
-        let found = self.dir.open_write(&name)?;
-        let found = match found {
-            Some(file) if !is_ours && !self.scheme.is_begun(at.segment, &log::head(&file)?) => None,
-            found => found,
-        };
+        // (Nor is it opened for writing: a server that crashed may have left an old segment under both of its names.)
+        let is_begun = is_ours || self.is_begun(at.segment, &name)?;
+        let found = if is_begun { self.dir.open_write(&name)? } else { None };
         let (mut length, mut fresh) = (0, false);
         let file = match found {
             Some(file) => {
@@ -267,6 +272,14 @@ impl<'a> Landing<'a> {
         let file = file.map(Arc::new);
         self.current = Some(Current { segment: at.segment, file, offset: at.offset, length, entry, running });
         Ok(())
+    }
+
+    /// Whether a segment's file, if there is one, has begun to be it.
+    fn is_begun(&self, segment: Segment, name: &str) -> Result<bool> {
+        match self.dir.open_read(name)?.filter(|_| self.scheme.recycles()) {
+            Some(file) => Ok(self.scheme.is_begun(segment, &log::head(&file)?)),
+            None => Ok(true),
+        }
     }
 
     /// Makes a segment's file, of its full size where the engine has one.

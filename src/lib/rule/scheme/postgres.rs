@@ -14,26 +14,17 @@
 
 mod header;
 mod names;
+mod record;
 
 pub(super) use names::{
     NO_HISTORY, PARTIAL, STATUS, fingerprint, history_name, history_of, is_aux, is_name, is_side_file,
 };
 
-use self::header::{LONG_HEADER, PAGE, Page, SHORT_HEADER, u16_at, u32_at, u64_at};
+use self::header::{LONG_HEADER, PAGE, Page, SHORT_HEADER, u32_at, u64_at};
+use self::record::{CHECKSUM, KEPT, Partial, RECORD_HEADER, RECORD_MAX, ending, is_switch, show};
 use super::{Beside, Closure, Mark};
 use crate::value::position::Segment;
 use crate::value::time::Time;
-
-/// Bytes of a record's header: length, transaction, previous record, info, resource manager, checksum.
-const RECORD_HEADER: usize = 24;
-/// Where the checksum is in it; it covers what is behind the header, then what is before this.
-const CHECKSUM: usize = 20;
-/// First bytes of a record that are kept: enough for its transaction's time.
-const KEPT: usize = 64;
-/// Longest record that is believed (`XLogRecordMaxSize` is 1020 MiB; older releases had no limit below 1 GiB).
-const RECORD_MAX: u32 = 1 << 30;
-/// Microseconds from 1970 to 2000, PostgreSQL's epoch.
-const EPOCH: i64 = 946_684_800_000_000;
 
 /// What is fixed for one database cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +53,24 @@ impl Cluster {
         (page.address.is_multiple_of(cluster.size) && u32_at(head, 36) == PAGE as u32).then_some(cluster)
     }
 
-    /// Where a segment begins in the log.
-    fn start(self, segment: Segment) -> u64 {
-        segment.sequence.saturating_mul(self.size)
+    /// A place in a segment as a place in the log. (That of no segment that has a name is out of range.)
+    fn place(self, segment: Segment, offset: u64) -> u64 {
+        segment.sequence.wrapping_mul(self.size).wrapping_add(offset)
     }
 
     /// See [`super::Scheme::is_begun`].
     pub(super) fn is_begun(self, segment: Segment, head: &[u8]) -> bool {
-        Page::read(head).is_some_and(|page| page.is_long && page.address == self.start(segment))
+        self.first_page(segment, head).is_some()
+    }
+
+    /// See [`super::Scheme::is_inherited`].
+    pub(super) fn is_inherited(self, segment: Segment, head: &[u8]) -> bool {
+        self.first_page(segment, head).is_some_and(|page| u64::from(page.timeline) < segment.generation)
+    }
+
+    /// The first page of a segment, if it names its own place.
+    fn first_page(self, segment: Segment, head: &[u8]) -> Option<Page> {
+        Page::read(head).filter(|page| page.is_long && page.address == self.place(segment, 0))
     }
 }
 
@@ -80,16 +81,6 @@ enum Stop {
     Blank,
     /// The bytes are no record: why.
     Bad(String),
-}
-
-/// A record of which not all bytes were seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Partial {
-    kept: [u8; KEPT],
-    have: u64,
-    crc: u32,
-    /// Where it begins in the log.
-    start: u64,
 }
 
 /// Follows the chain of records in one segment.
@@ -105,34 +96,42 @@ pub struct Scanner {
     last: Option<u64>,
     page: [u8; LONG_HEADER],
     magic: u16,
+    /// Of the last page, and of the one that the last whole record ends in: timelines only rise.
+    timeline: u32,
+    safe_timeline: u32,
     record: Partial,
     /// Bytes of a record from the segment before that is not known here: they are passed over.
     unknown: u64,
-    /// Behind a segment switch: zeros only.
+    /// Behind a segment switch: nothing counts there.
     is_switched: bool,
+    /// This page, or one before it, behind a segment switch still has what was in the file before.
+    is_old_page: bool,
+    has_old_pages: bool,
     stop: Option<Stop>,
     boundary: Option<Mark>,
     until: Option<Time>,
     past: bool,
-    /// What the segment before handed over: a record that goes on here, and where its last whole one begins.
-    carried: Option<Partial>,
-    carried_last: Option<u64>,
-    carried_unknown: u64,
+    carried: Carried,
 }
 
-impl Partial {
-    const NONE: Partial = Partial { kept: [0; KEPT], have: 0, crc: 0, start: 0 };
+/// What the segment before handed over.
+#[derive(Clone, Debug)]
+struct Carried {
+    /// Whether it was read to its end: then nothing else can go on here.
+    is_known: bool,
+    /// A record that goes on here, as far as it was read.
+    record: Partial,
+    /// Or how much is left of one that was not read from its beginning.
+    unknown: u64,
+    /// Where its last whole record begins.
+    last: Option<u64>,
+    magic: u16,
+    timeline: u32,
+}
 
-    /// Length without and with what aligns the next record; both 0 while not known.
-    fn length(&self) -> (u64, u64) {
-        let length = if self.have < 4 { 0 } else { u64::from(u32_at(&self.kept, 0)) };
-        (length, length.next_multiple_of(8))
-    }
-
-    /// Bytes that the header of the next page must announce.
-    fn left(&self) -> u64 {
-        self.length().0.saturating_sub(self.have)
-    }
+impl Carried {
+    const NOTHING: Carried =
+        Carried { is_known: false, record: Partial::NONE, unknown: 0, last: None, magic: 0, timeline: 0 };
 }
 
 impl Scanner {
@@ -146,16 +145,18 @@ impl Scanner {
             last: None,
             page: [0; LONG_HEADER],
             magic: 0,
+            timeline: 0,
+            safe_timeline: 0,
             record: Partial::NONE,
             unknown: 0,
             is_switched: false,
+            is_old_page: false,
+            has_old_pages: false,
             stop: None,
             boundary: None,
             until,
             past: false,
-            carried: None,
-            carried_last: None,
-            carried_unknown: 0,
+            carried: Carried::NOTHING,
         }
     }
 
@@ -188,21 +189,25 @@ impl Scanner {
     pub fn rewind(&mut self) {
         self.at = self.safe;
         self.stop = None;
-        let is_first = self.safe == 0;
-        self.unknown = if is_first { self.carried_unknown } else { 0 };
-        self.record = self.carried.clone().filter(|_| is_first).unwrap_or(Partial::NONE);
+        (self.is_old_page, self.has_old_pages) = (false, false);
+        if self.safe > 0 {
+            (self.record, self.unknown, self.timeline) = (Partial::NONE, 0, self.safe_timeline);
+            return;
+        }
+        let Carried { record, unknown, last, magic, timeline, .. } = self.carried.clone();
+        (self.record, self.unknown, self.last) = (record, unknown, last);
+        (self.magic, self.timeline) = (magic, timeline);
     }
 
     /// See [`super::Scanner::follow`].
     pub fn follow(&mut self, before: &Scanner) {
         if before.segment.sequence == self.segment.sequence {
             // A timeline begins with its parent's bytes.
-            (self.carried, self.carried_last) = (before.carried.clone(), before.carried_last);
-        } else if before.segment.sequence + 1 == self.segment.sequence && before.is_read() {
-            self.carried = (before.record.have > 0).then(|| before.record.clone());
-            (self.carried_last, self.carried_unknown) = (before.last, before.unknown);
+            self.carried = before.carried.clone();
+        } else if before.segment.sequence.checked_add(1) == Some(self.segment.sequence) && before.is_read() {
+            let Scanner { unknown, last, magic, timeline, .. } = *before;
+            self.carried = Carried { is_known: true, record: before.record.clone(), unknown, last, magic, timeline };
         }
-        self.last = self.carried_last;
         self.rewind();
     }
 
@@ -231,7 +236,7 @@ impl Scanner {
         let header = if self.at < PAGE { LONG_HEADER } else { SHORT_HEADER };
         let rest = &bytes[..bytes.len().min(PAGE as usize - in_page)];
         if self.is_switched {
-            return self.take_zeros(rest);
+            return self.take_unused(rest, in_page);
         }
         if in_page < header {
             let count = rest.len().min(header - in_page);
@@ -251,31 +256,51 @@ impl Scanner {
         self.take_record(rest)
     }
 
-    fn take_zeros(&mut self, bytes: &[u8]) -> usize {
-        if bytes.iter().any(|byte| *byte != 0) {
-            self.stop = Some(Stop::Bad("bytes other than zeros are behind a segment switch".to_owned()));
-            return 0;
+    /// What is behind a segment switch: zeros. The server writes them after the switch; when a crash comes in between,
+    /// whole pages keep what was in the file before, and the server goes on in the next segment all the same.
+    fn take_unused(&mut self, bytes: &[u8], in_page: usize) -> usize {
+        let begin = self.at - in_page as u64;
+        let mut bytes = bytes;
+        if begin >= self.safe && in_page < SHORT_HEADER {
+            bytes = &bytes[..bytes.len().min(SHORT_HEADER - in_page)];
+            self.page[in_page..in_page + bytes.len()].copy_from_slice(bytes);
+            if in_page + bytes.len() == SHORT_HEADER {
+                let header = &self.page[..SHORT_HEADER];
+                let here = self.cluster.place(self.segment, begin);
+                self.is_old_page = Page::read(header).is_some_and(|page| page.address < here);
+                self.has_old_pages |= self.is_old_page;
+                if !self.is_old_page && header.iter().any(|byte| *byte != 0) {
+                    return self.stop_behind_switch();
+                }
+            }
+        } else if !self.is_old_page && bytes.iter().any(|byte| *byte != 0) {
+            return self.stop_behind_switch();
         }
         self.at += bytes.len() as u64;
-        if self.at == self.cluster.size {
+        if self.at == self.cluster.size && !self.has_old_pages {
             self.safe = self.at;
         }
         bytes.len()
     }
 
+    fn stop_behind_switch(&mut self) -> usize {
+        self.stop = Some(Stop::Bad("bytes other than zeros are behind a segment switch".to_owned()));
+        0
+    }
+
     fn judge_page(&mut self, header: usize) -> Result<(), Stop> {
         let begin = self.at - header as u64;
-        let here = self.cluster.start(self.segment) + begin;
+        let here = self.cluster.place(self.segment, begin);
         let bad = |why: String| Err(Stop::Bad(why));
         let Some(page) = Page::read(&self.page[..header]) else {
             let is_blank = self.page[..header].iter().all(|byte| *byte == 0);
             return if is_blank { Err(Stop::Blank) } else { bad(format!("no page header is at {begin}")) };
         };
-        if page.address != here {
-            // What a file had in it before it was given this name.
+        if page.address != here || page.timeline < self.timeline {
+            // What a file had in it before it was given this name, perhaps as the same segment of an earlier timeline.
             return Err(Stop::Blank);
         }
-        if page.is_long != (begin == 0) || (begin > 0 && page.magic != self.magic) {
+        if page.is_long != (begin == 0) || (self.magic != 0 && page.magic != self.magic) {
             return bad(format!("the page header at {begin} is of another kind"));
         }
         self.magic = page.magic;
@@ -286,14 +311,18 @@ impl Scanner {
         if page.timeline == 0 || u64::from(page.timeline) > self.segment.generation {
             return bad(format!("the page at {begin} is of timeline {}", page.timeline));
         }
+        self.timeline = page.timeline;
         let left = if self.unknown > 0 { self.unknown } else { self.record.left() };
         match (page.continues, self.record.have > 0 || self.unknown > 0) {
+            (Some(_), _) if page.overwrites => {
+                return bad(format!("the page at {begin} both goes on with a record and gives it up"));
+            }
             (None, false) => {}
             // The server gave the record up in a crash, and went on here.
             (None, true) if page.overwrites => (self.record, self.unknown) = (Partial::NONE, 0),
             (None, true) => return bad(format!("the page at {begin} does not go on with the record before it")),
             (Some(length), true) if is_rest(length, left, self.unknown > 0) => {}
-            (Some(length), false) if begin == 0 && self.safe == 0 => {
+            (Some(length), false) if begin == 0 && length > 0 && !self.carried.is_known => {
                 self.unknown = u64::from(length).next_multiple_of(8);
             }
             (Some(length), _) => {
@@ -307,7 +336,7 @@ impl Scanner {
         let record = &mut self.record;
         let before = record.have;
         if before == 0 {
-            record.start = self.cluster.start(self.segment) + self.at;
+            record.start = self.cluster.place(self.segment, self.at);
         }
         if before < RECORD_HEADER as u64 {
             let have = before as usize;
@@ -349,6 +378,9 @@ impl Scanner {
                 show(previous),
                 show(last)
             ))),
+            None if previous >= self.record.start => {
+                Err(Stop::Bad(format!("record says that the one before it is at {}, behind it", show(previous))))
+            }
             _ => {
                 self.finish_when_whole();
                 Ok(())
@@ -369,7 +401,7 @@ impl Scanner {
             return;
         }
         self.last = Some(record.start);
-        self.safe = self.at;
+        (self.safe, self.safe_timeline) = (self.at, self.timeline);
         self.is_switched = is_switch(&record.kept);
         if self.is_switched && self.at == self.cluster.size {
             self.is_switched = false;
@@ -387,29 +419,48 @@ impl Scanner {
         match &self.stop {
             Some(Stop::Blank) => Some("no record begins there".to_owned()),
             Some(Stop::Bad(why)) => Some(why.clone()),
+            None if self.has_old_pages => Some("what was in the file before is behind a segment switch".to_owned()),
             None if self.at > self.safe => Some("a record is cut off".to_owned()),
             None => None,
         }
     }
 
     /// See [`super::Scanner::closure`]. Where a record goes on in the next segment, this one is finished when that record
-    /// is: until then a crash may make the server write its beginning anew.
+    /// is: until then a crash may make a server older than 14.1 write its beginning anew. Only where that record fills the
+    /// next segment to its end, it is finished when a still later one has begun.
     pub fn closure(&self, beside: Beside<'_>) -> Closure {
-        if !self.cluster.is_begun(beside.segment, beside.next) {
+        let Some(page) = self.cluster.first_page(beside.segment, beside.next) else {
             return Closure::Open;
-        }
-        if beside.segment.generation != self.segment.generation || self.safe == self.cluster.size {
+        };
+        if beside.segment.generation != self.segment.generation {
             return Closure::Closed;
+        }
+        if page.timeline < self.timeline {
+            return Closure::Open;
         }
         if !self.is_read() {
             let why = self.trouble().unwrap_or_else(|| "its file is too short".to_owned());
             return Closure::Damaged(format!("the next segment has begun, and here {why}"));
         }
         let mut next = Scanner::new(self.cluster, beside.segment, None);
+        let mut alone = next.clone();
         next.follow(self);
         next.take(beside.next);
+        if self.record.have == 0 && self.unknown == 0 {
+            alone.take(beside.next);
+            return match (next.stop, alone.stop) {
+                // What is wrong with the next one alone is said of that one.
+                (_, Some(Stop::Bad(_))) => Closure::Closed,
+                (Some(Stop::Bad(why)), _) if beside.is_passed => {
+                    Closure::Damaged(format!("the next segment does not go on from here: {why}"))
+                }
+                _ => Closure::Closed,
+            };
+        }
+        let is_full = next.is_read();
         match next.stop {
-            _ if next.safe > 0 || u16_at(beside.next, 2) & header::OVERWRITES != 0 => Closure::Closed,
+            _ if next.safe > 0 || page.overwrites => Closure::Closed,
+            None if is_full && beside.is_passed => Closure::Closed,
             None => Closure::More,
             Some(_) if !beside.is_passed => Closure::Open,
             Some(Stop::Blank) => Closure::Damaged("its last record does not end in the next segment".to_owned()),
@@ -422,45 +473,6 @@ impl Scanner {
 fn is_rest(length: u32, left: u64, is_aligned: bool) -> bool {
     let length = u64::from(length);
     if is_aligned { length.next_multiple_of(8) == left } else { length == left }
-}
-
-/// A place in the log as PostgreSQL prints it.
-fn show(place: u64) -> String {
-    format!("{:X}/{:X}", place >> 32, place & 0xffff_ffff)
-}
-
-/// `XLOG_SWITCH`: the rest of the segment is not used.
-fn is_switch(record: &[u8; KEPT]) -> bool {
-    let (info, manager) = (record[16], record[17]);
-    manager == 0 && info & 0xf0 == 0x40
-}
-
-/// When a transaction ended, or a restore point was set, if that is what a record says.
-fn ending(record: &[u8; KEPT]) -> Option<Time> {
-    let (info, manager) = (record[16], record[17]);
-    let is_ending = match manager {
-        // RM_XLOG_ID: restore point.
-        0 => info & 0xf0 == 0x70,
-        // RM_XACT_ID: commit, abort, commit prepared, abort prepared.
-        1 => matches!(info & 0x70, 0x00 | 0x20 | 0x30 | 0x40),
-        _ => false,
-    };
-    if !is_ending {
-        return None;
-    }
-    // Headers of the parts come first: origin, top-level transaction, then main data, short or long.
-    let mut at = RECORD_HEADER;
-    let main = loop {
-        match *record.get(at)? {
-            253 => at += 3,
-            252 => at += 5,
-            255 => break at + 2,
-            254 => break at + 5,
-            _ => return None,
-        }
-    };
-    let time = u64_at(record.get(main..main + 8)?, 0).cast_signed();
-    time.checked_add(EPOCH).map(Time)
 }
 
 #[cfg(test)]

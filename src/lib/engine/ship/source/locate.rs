@@ -64,7 +64,18 @@ impl Source {
         if at.segment < oldest && self.scheme.step(at.segment, oldest) != Step::Gap && ledger.proves(mark) {
             return self.enter(oldest, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
         }
+        if let Some(last) = self.left_at(at.segment) {
+            return self.enter(last, 0, ledger, tick).map(|begin| Some(Located::Here(begin)));
+        }
         Err(gap(format!("gap: segment {} is needed and no longer here; the oldest is {oldest}", at.segment)))
+    }
+
+    /// Where our log left the generation of a segment, when that was before it: from there on the receiver finds what it
+    /// alone has.
+    fn left_at(&self, segment: Segment) -> Option<Segment> {
+        let (last, _) = self.known.range(..segment).next_back()?;
+        let is_left = self.next_segment(*last).is_some_and(|(next, step)| next > segment && step != Step::Gap);
+        is_left.then_some(*last)
     }
 
     fn locate_in(&mut self, mark: Bookmark, ledger: &Ledger, tick: Tick<'_>) -> Result<Located> {

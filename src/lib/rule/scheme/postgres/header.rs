@@ -10,7 +10,7 @@ pub(super) const LONG_HEADER: usize = 40;
 const CONTINUES: u16 = 1;
 const LONG: u16 = 2;
 /// It does not, though the one before ends with an unfinished record: a crash came in between.
-pub(super) const OVERWRITES: u16 = 8;
+const OVERWRITES: u16 = 8;
 
 /// What a page says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

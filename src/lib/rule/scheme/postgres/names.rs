@@ -37,12 +37,12 @@ impl Cluster {
         lines
             .map(|line| {
                 let mut words = line.split_whitespace();
-                let timeline: u64 = words.next()?.parse().ok()?;
-                let (high, low) = words.next()?.split_once('/')?;
+                let timeline: u64 = words.next().filter(|digits| !digits.starts_with('+'))?.parse().ok()?;
+                let (high, low) = words.next().filter(|place| !place.contains('+'))?.split_once('/')?;
                 let (high, low) = (u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?);
                 let fork = u64::from(high) << 32 | u64::from(low);
                 let last = fork.checked_sub(1)? / self.size;
-                (timeline < generation).then(|| Segment::new(timeline, last))
+                (0 < timeline && timeline < generation).then(|| Segment::new(timeline, last))
             })
             .collect()
     }
