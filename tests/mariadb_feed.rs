@@ -358,3 +358,40 @@ fn a_server_that_is_away_is_waited_for() {
     ship.signal(Signal::TERM);
     assert_eq!(ship.wait().code, 0);
 }
+
+/// Transactions of two histories can have the same identifiers.
+#[test]
+fn a_server_that_executed_what_was_set_aside_is_not_fed_on() {
+    let options = ["server_id=77"];
+    let (rig, mut from, to) = (Rig::new(), Mariadb::start_new(&options), replica());
+    from.sql("create database d; create table d.a(a int); insert into d.a values(1);");
+    from.kill9();
+    let data = from.data();
+    let other = Mariadb::from_copy(&options, |to| {
+        assert!(Command::new("cp").arg("-a").args([&data, to]).status().unwrap().success());
+    });
+    from.start();
+    from.sql("insert into d.a values(2);");
+    other.sql("insert into d.a values(3); flush binary logs; insert into d.a values(4);");
+    passes(&rig, &from, &to);
+    let aside = ship("-S", &other, &to).replace("--acks", "--acks --set-aside");
+    for _ in 0..2 {
+        rig.run(&aside).fails(9, "that is set aside now: make it anew");
+        assert_eq!(to.sql("select group_concat(a) from d.a;"), "1,2");
+    }
+}
+
+#[test]
+fn an_encrypted_log_is_refused_and_not_taken_for_an_empty_one() {
+    let (rig, mut from, to) = (Rig::new(), Mariadb::install(&[]), replica());
+    let keys = from.dir().join("keys");
+    fs::write(&keys, "1;770a8a65da156d24ee2a093277530142\n").unwrap();
+    for option in ["plugin_load_add=file_key_management", "encrypt_binlog=ON"] {
+        from.set(option);
+    }
+    from.set(&format!("file_key_management_filename={}", keys.display()));
+    from.start();
+    from.sql("create database d; flush binary logs; flush binary logs;");
+    pass(&rig, &from, &to).fails(9, "is encrypted: only a server with its key can read it");
+    assert!(!rig.replica().join(".repl/applied").exists());
+}

@@ -37,7 +37,7 @@
 //! | | `src/bin` | one file per command: arguments, edges, one engine call, report | holds logic that a test could need |
 //!
 //! Nothing in here touches the network: a link is a command that the operator named, or the standard streams.
-//! Nothing writes to a master's log directory. Nothing is acknowledged before it is on stable storage.
+//! Nothing writes to a master's log directory, unless `--purge` is asked for. Nothing is acknowledged before it is on stable storage.
 //!
 //! # At 3 a.m.
 //!

@@ -262,6 +262,16 @@ fn a_log_only_site_feeds_nothing() {
     ok(&rig, &["--logs-only"], &three());
 }
 
+#[test]
+fn an_engine_without_a_feed_of_its_own_is_refused_before_anything_is_taken() {
+    let rig = Rig::new();
+    run(&rig, &["--feed", "default"], &three()).fails(2, "engine plain has no default feed; name a command");
+    assert!(!rig.replica().join(".repl/origin").exists());
+    ok(&rig, &[], &three());
+    run(&rig, &["--feed", "default"], &three()).fails(2, "has no default feed");
+    run(&rig, &["--feed", "true", "--dsn", "x"], &three()).fails(2, "--dsn goes with --feed default only");
+}
+
 /// The bug: what replaced a tail that was fed and set aside was never fed, up to where the old tail had been.
 #[test]
 fn what_replaces_a_fed_tail_is_fed_and_the_operator_is_told() {

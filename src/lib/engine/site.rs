@@ -410,6 +410,18 @@ pub fn applied(state: &Dir) -> Result<Option<Position>> {
     at.map(Some).ok_or_else(|| damaged(state, APPLIED))
 }
 
+/// How far the feed had come in log that was set aside since: the database has what the master has not.
+pub fn astray(state: &Dir) -> Result<Option<Position>> {
+    let bytes = state.read_small(APPLIED, 256)?.unwrap_or_default();
+    let astray = pairs::get(std::str::from_utf8(&bytes).unwrap_or_default(), "astray");
+    astray.map(|at| at.parse().map_err(|_| damaged(state, APPLIED))).transpose()
+}
+
+/// Keeps that the feed is to go on from `at`, and that it had come to `fed` in log that is set aside.
+pub fn set_astray(state: &Dir, at: Position, fed: Position) -> Result<()> {
+    state.replace(APPLIED, format!("v=1 at={at} astray={fed}\n").as_bytes()).context("cannot keep what was fed")
+}
+
 /// Keeps what the feed has done.
 pub fn set_applied(state: &Dir, at: Position) -> Result<()> {
     state.replace(APPLIED, format!("v=1 at={at}\n").as_bytes()).context("cannot keep what was fed")

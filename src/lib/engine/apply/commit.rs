@@ -147,7 +147,7 @@ impl Commit {
     pub(super) fn go_back(
         &self,
         holding: Option<Holding>,
-        keep: impl FnOnce(Position) -> Result<()>,
+        keep: impl FnOnce(Position, Position) -> Result<()>,
     ) -> Result<Option<Position>> {
         let at = holding.map(|holding| holding.held.position);
         let mut pending = self.pending.lock();
@@ -162,7 +162,7 @@ impl Commit {
         drop(durable);
         match (*applied, at) {
             (Some(fed), Some(at)) if fed > at => {
-                keep(at)?;
+                keep(at, fed)?;
                 *applied = Some(at);
                 Ok(Some(fed))
             }

@@ -22,7 +22,7 @@ use crate::engine::note::{Monitor, Note};
 use crate::engine::site::{self, Closed, Origin};
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::Scheme;
-use crate::value::exit::{Code, fail};
+use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Position;
 use crate::value::time::Time;
 
@@ -113,6 +113,7 @@ pub(super) struct Feed<'a> {
     closed: Option<Closed>,
     waiting: VecDeque<(Position, Option<Time>)>,
     applied: Position,
+    astray: Option<Position>,
     turn: u64,
     due: Instant,
 }
@@ -139,6 +140,7 @@ impl<'a> Feed<'a> {
         monitor: Monitor,
     ) -> Result<Feed<'a>> {
         let applied = site::applied(&state)?.unwrap_or(origin.start);
+        let astray = site::astray(&state)?;
         let follow = Follow::new(state.try_clone()?, site::SEGMENTS);
         let (closed, waiting, due) = (None, VecDeque::new(), Instant::now());
         let turn = commit.durable().turn;
@@ -166,6 +168,7 @@ impl<'a> Feed<'a> {
             closed,
             waiting,
             applied,
+            astray,
             turn,
             due,
         })
@@ -225,6 +228,7 @@ impl<'a> Feed<'a> {
         let values = self.values(&portion);
         let fed = match &mut self.runner {
             Runner::Hook(hook) => hook.run(&values, &|| false),
+            Runner::Mariadb(..) if self.astray.is_some() => return Ok(Some(Pause::Failed(self.is_astray()))),
             Runner::Mariadb(mariadb, pattern) => {
                 let name = self.origin.scheme.name(portion.to.segment);
                 let to = portion.whole.map_or(0, |whole| whole.offset);
@@ -234,9 +238,28 @@ impl<'a> Feed<'a> {
         if let Err(error) = fed {
             return Ok(Some(Pause::Failed(error)));
         }
+        let durable = self.commit.durable();
+        let held = durable.holding.map(|holding| holding.held.position);
+        if durable.turn != self.turn
+            && let (Runner::Mariadb(..), Some(held)) = (&self.runner, held.filter(|held| *held < portion.to))
+        {
+            // It was set aside while it was fed.
+            site::set_astray(&self.state, held, portion.to)?;
+        }
         self.applied = portion.to;
         self.commit.applied(self.turn, portion.to, || site::set_applied(&self.state, portion.to))?;
         Ok(None)
+    }
+
+    /// A database that goes by its own identifiers would take what replaces a tail for what it has: they are the same.
+    fn is_astray(&self) -> anyhow::Error {
+        let fed = self.astray.map(|fed| fed.to_string()).unwrap_or_default();
+        let text = format!(
+            "the database executed log up to {fed} that is set aside now: make it anew from a base copy of the master, \
+             then remove {}",
+            self.state.shown(site::APPLIED)
+        );
+        Failure::new(Code::Hook, text).into()
     }
 
     fn values(&self, portion: &Portion) -> Vec<(&'static str, String)> {
@@ -259,6 +282,7 @@ impl<'a> Feed<'a> {
             // A tail was set aside: closed segments and boundaries that were seen may have been part of it.
             self.turn = durable.turn;
             self.applied = self.commit.fed().unwrap_or(self.origin.start);
+            self.astray = site::astray(&self.state)?;
             self.follow = Follow::new(self.state.try_clone()?, site::SEGMENTS);
             self.closed = None;
             self.waiting.clear();

@@ -78,7 +78,7 @@ impl Landing<'_> {
             moved
         };
         (self.monitor)(Note::Warning(format!("{why}: our bytes from {from} on are now in {moved}")));
-        if let Some(fed) = self.commit.go_back(back, |at| site::set_applied(self.site.lock().dir(), at))? {
+        if let Some(fed) = self.commit.go_back(back, |at, fed| site::set_astray(self.site.lock().dir(), at, fed))? {
             let text = format!("the database was fed up to {fed}: it has what the master has not; resync it");
             (self.monitor)(Note::Warning(text));
         }
