@@ -420,7 +420,8 @@ impl<'a> Landing<'a> {
             self.held = Some(Holding { held, boundary });
         }
         if let Some(file) = &current.file {
-            self.commit.landed(at, file, std::mem::take(&mut current.entry));
+            let name = || self.scheme.name(at.segment);
+            self.commit.landed(at, file, name, std::mem::take(&mut current.entry));
         }
         if let Some(holding) = self.held
             && (self.sync != Sync::Segment || closed.is_some())
