@@ -215,3 +215,34 @@ fn an_old_segment_under_two_names_is_not_written_through() {
     }
     stage.ok("$VERIFY archive");
 }
+
+#[test]
+fn a_history_of_another_promotion_is_set_aside_with_its_log() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "");
+    let mut heirs = ["first", "second"].map(|name| master.standby(name));
+    for (name, heir) in ["first", "second"].into_iter().zip(&mut heirs) {
+        // One after the other, each at an end of its own.
+        let end = switch(&master);
+        stage.ok(&format!("$SHIP -S --state {name}-fed --via '$APPLY --acks {name}/pg_wal' master/pg_wal"));
+        heir.start();
+        eventually("the standby's replay", || {
+            heir.sql(&format!("select pg_last_wal_replay_lsn() >= '0/{}00000'", &end[22..])) == "t"
+        });
+        heir.promote();
+        switch(heir);
+    }
+    let ship = |from: &str, options: &str| {
+        stage.run(&format!(
+            "$SHIP -S --state {from} --retry-for 5s --via '$APPLY --acks {options} archive' {from}/pg_wal"
+        ))
+    };
+    assert_eq!(ship("first", "").code, 0);
+    ship("second", "").fails(4, "diverged");
+    let ran = ship("second", "--set-aside");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    stage.ok("cmp archive/00000002.history second/pg_wal/00000002.history");
+    stage.ok("cmp archive/.repl/set-aside/*/00000002.history first/pg_wal/00000002.history");
+    stage.ok("$VERIFY archive");
+    assert_eq!(ship("second", "").code, 0);
+}

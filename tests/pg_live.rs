@@ -274,6 +274,29 @@ fn a_replica_with_whole_segments_behind_the_fork_is_diverged_and_sets_them_aside
     }
 }
 
+/// Two standbys at one place, both promoted: their histories are the same, word for word.
+#[test]
+fn a_promoted_standby_stays_a_master_when_another_of_the_same_history_is_refused() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, TIGHT);
+    let mut heirs = ["heir", "other"].map(|name| master.standby(name));
+    let end = lsn(&master.sql("create table more (); select pg_switch_wal()")) >> 20;
+    for (name, heir) in ["heir", "other"].into_iter().zip(&mut heirs) {
+        assert_eq!(pass(&stage, name, "master", name).code, 0);
+        heir.start();
+        heir.reaches((end + 1) << 20);
+        heir.promote();
+    }
+    stage.ok("cmp heir/pg_wal/00000002.history other/pg_wal/00000002.history");
+    let ran = stage.run("$SHIP -S --state over --via \"$APPLY --acks --set-aside heir/pg_wal\" other/pg_wal");
+    ran.fails(5, "promoted");
+    heirs[0].sql("select pg_switch_wal()");
+    let end = heirs[0].current_lsn() >> 20;
+    stage.ok("$SHIP -S --state onwards --via \"$APPLY --acks archive\" heir/pg_wal");
+    let (timeline, segment, _) = place(&stage.ok("$APPLY --position archive"));
+    assert_eq!((timeline, segment), (2, end - 1), "only what it had received was shipped");
+}
+
 /// A line of scripts/pg-standby between two directories of a stage, with its state there.
 fn pg_standby(master: &Postgres, standby: &Postgres, options: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pg-standby");

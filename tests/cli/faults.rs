@@ -121,3 +121,30 @@ fn a_request_to_end_is_an_orderly_end() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(acked(&ran, "flushed").as_deref(), Some("1-1:3"));
 }
+
+/// As a live server may do with an old file, under the name of a segment that was made here meanwhile.
+#[test]
+fn what_was_written_to_a_file_that_has_lost_its_name_is_not_acknowledged() {
+    use std::io::Write as _;
+    let rig = Rig::new();
+    rig.ok("mkfifo in");
+    let mut apply = rig.spawn("exec $APPLY --acks replica < in");
+    let mut input = fs::OpenOptions::new().write(true).open(rig.path("in")).unwrap();
+    let mut stream = Stream::new();
+    stream.begin(1).data(b"abc");
+    input.write_all(&stream.bytes).unwrap();
+    eventually("the bytes", || position(&rig.replica()) == bookmark(1, b"abc"));
+    rig.ok("cp replica/log.1 other && mv other replica/log.1");
+    let before = stream.bytes.len();
+    stream.data(b"def");
+    input.write_all(&stream.bytes[before..]).unwrap();
+    drop(input);
+    let ran = apply.wait();
+    ran.fails(8, "another file");
+    assert_eq!(acked(&ran, "flushed").as_deref(), Some("1-1:3"));
+    assert_eq!(position(&rig.replica()), bookmark(1, b"abc"));
+    // The next one finds the file as it is.
+    fs::write(rig.path("whole"), &stream.end().bye().bytes).unwrap();
+    rig.ok("$APPLY --acks replica < whole");
+    assert_eq!(fs::read(rig.replica().join("log.1")).unwrap(), b"abcdef");
+}

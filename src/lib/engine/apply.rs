@@ -308,6 +308,10 @@ impl Session<'_> {
             };
             match message {
                 Message::Begin(begin) if !attached => {
+                    if origin.is_some() {
+                        // Before the master's history could pass for the one that was written here.
+                        landing.check_role(begin.position.segment.generation)?;
+                    }
                     landing.attach(&begin)?;
                     attached = true;
                     let pinned = self.pin(hello, origin.take(), begin.position)?;
@@ -315,14 +319,14 @@ impl Session<'_> {
                     for (name, bytes) in std::mem::take(&mut early) {
                         self.aux(&hello.scheme, &name, &bytes)?;
                     }
-                    landing.check_role()?;
+                    landing.check_role(begin.position.segment.generation)?;
                     start_feed(&pinned)?;
                     (self.monitor)(Note::FoundPosition(begin.position));
                     (self.monitor)(Note::Ready);
                 }
                 Message::Begin(begin) => {
+                    landing.check_role(begin.position.segment.generation)?;
                     landing.follow(&begin)?;
-                    landing.check_role()?;
                     (self.monitor)(Note::Processing(begin.position.segment));
                 }
                 Message::Data { offset, bytes } => {
@@ -391,16 +395,28 @@ impl Session<'_> {
     /// A small file beside the log. What the master has is kept in `.repl/aux/`; the file itself is replaced only while
     /// it is still what the master sent before, since a replica's configuration may have to differ.
     fn aux(&self, scheme: &Scheme, name: &str, bytes: &[u8]) -> Result<()> {
-        let site = self.site.lock();
+        let mut site = self.site.lock();
         let shipped = site.dir().subdir(site::AUX)?;
         let before = shipped.read_small(name, 1 << 16)?;
-        let here = self.dir.read_small(name, 1 << 20)?;
+        let mut here = self.dir.read_small(name, 1 << 20)?;
         if here.as_deref() == Some(bytes) {
             return shipped.replace(name, bytes);
         }
         if here.is_some() && scheme.has_fixed_aux() {
-            let text = format!("diverged: {name} here is not the master's: two histories have the same number");
-            return fail(Code::Diverged, text);
+            let text = format!("{name} here is not the master's: two histories have the same number");
+            if self.options.differing == Differing::Refused {
+                return Err(Failure::new(Code::Diverged, format!("diverged: {text}"))
+                    .hint(land::SET_ASIDE_HINT)
+                    .into());
+            }
+            let moved = aside::take_one(self.dir, site.dir(), name)?;
+            site.record("set-aside", &format!("{moved}: {text}"), self.options.reason.as_deref())?;
+            (self.monitor)(Note::Warning(format!("{text}: ours is now in {moved}")));
+            here = None;
+        }
+        if here.is_none() && scheme.has_fixed_aux() {
+            // First, so that it is never here without being known as the master's.
+            shipped.replace(name, bytes)?;
         }
         if here.is_none() || (here == before && !self.options.append_only) {
             self.dir.replace(name, bytes)?;

@@ -28,6 +28,15 @@ pub(super) fn prepare(dir: &Dir, state: &Dir, scheme: &Scheme, from: Position) -
     Ok(target)
 }
 
+/// Moves one small file. Returns where it is, for the history.
+pub(super) fn take_one(dir: &Dir, state: &Dir, name: &str) -> Result<String> {
+    let target = state.subdir("set-aside")?.subdir(&clock::now().to_string())?;
+    dir.rename(name, &target, name)?;
+    target.sync()?;
+    dir.sync()?;
+    Ok(shown(target.path()))
+}
+
 fn copy_tail(mut source: File, target: &Dir, name: &str, offset: u64) -> Result<()> {
     let mut copy = target.create_new(name)?;
     source.seek(SeekFrom::Start(offset))?;

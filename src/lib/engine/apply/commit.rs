@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::edge::dir::Dir;
 use crate::engine::site::{Closed, Holding, Site};
 use crate::rule::stream::back::Ack;
+use crate::value::exit::{Code, fail};
 use crate::value::position::{Position, Segment};
 
 /// An acknowledgement goes out at least this often: a long digest of what is held must not look like a dead site.
@@ -27,7 +29,7 @@ struct Pending {
     /// What is held when all that is pending is durable.
     latest: Option<Holding>,
     holding: Option<Holding>,
-    dirty: BTreeMap<Segment, Arc<File>>,
+    dirty: BTreeMap<Segment, (Arc<File>, String)>,
     entries: bool,
     closed: Vec<Closed>,
     asked: bool,
@@ -70,11 +72,11 @@ impl Commit {
     }
 
     /// A frame was landed in `file`, up to here; `entry` when the file is new in its directory.
-    pub(super) fn landed(&self, at: Position, file: &Arc<File>, entry: bool) {
+    pub(super) fn landed(&self, at: Position, file: &Arc<File>, name: impl FnOnce() -> String, entry: bool) {
         let mut pending = self.pending.lock();
         pending.received = Some(at);
         pending.entries |= entry;
-        pending.dirty.entry(at.segment).or_insert_with(|| Arc::clone(file));
+        pending.dirty.entry(at.segment).or_insert_with(|| (Arc::clone(file), name()));
     }
 
     /// What is held now, once durable; `closed` when that closed a segment. Call [`Commit::nudge`] when no more is at
@@ -223,16 +225,35 @@ impl Commit {
         let Some(holding) = batch.holding else {
             return Ok(());
         };
-        for (segment, file) in &batch.dirty {
+        for (segment, (file, _)) in &batch.dirty {
             file.sync_data().with_context(|| format!("cannot sync segment {segment} in {}", dir.shown("")))?;
         }
         if batch.entries {
             dir.sync()?;
+        }
+        for (segment, (file, name)) in &batch.dirty {
+            let is_open = holding.held.position.segment == *segment && !holding.held.closed;
+            check_name(dir, file, name, is_open)?;
         }
         let mut site = site.lock();
         site.close(&batch.closed)?;
         site.hold(&holding)?;
         self.durable.lock().holding = Some(holding);
         Ok(())
+    }
+}
+
+/// A file that has lost its name is no part of the log, whatever was written to it. A live server gives old files the
+/// names of segments to come, and may do that over one that was made here meanwhile. (It may also have taken a complete
+/// segment away already.)
+fn check_name(dir: &Dir, file: &File, name: &str, is_open: bool) -> Result<()> {
+    let meta = file.metadata()?;
+    match dir.identity(name)? {
+        Some(identity) if identity == (meta.dev(), meta.ino()) => Ok(()),
+        None if !is_open => Ok(()),
+        _ => fail(
+            Code::Link,
+            format!("{} is another file than the one that was written: connect again", dir.shown(name)),
+        ),
     }
 }

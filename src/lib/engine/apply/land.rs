@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 
+pub(super) use self::diverge::SET_ASIDE_HINT;
 use super::commit::Commit;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix;
@@ -162,13 +163,18 @@ impl<'a> Landing<'a> {
             let why =
                 format!("the master's log goes on at {at} after segment {ended}, here segment {first} does, to {held}");
             self.diverged(first.at(0), &why)?;
+            let is_next =
+                self.held.is_some_and(|holding| holding.held.closed && holding.held.position.segment == ended);
+            if !is_next {
+                // More was of another history than what lies between the two.
+                return fail(Code::Link, format!("segment {ended} starts over: connect again"));
+            }
         }
         self.enter(at, self.scheme.running())
     }
 
     /// A database that was promoted here is a master: what another ships is not for it.
-    pub(super) fn check_role(&self) -> Result<()> {
-        let generation = self.place().map_or(0, |at| at.segment.generation);
+    pub(super) fn check_role(&self, generation: u64) -> Result<()> {
         match log::promoted(self.dir, self.site.lock().dir(), &self.scheme, generation)? {
             None => Ok(()),
             Some(later) => Err(Failure::new(
@@ -415,7 +421,8 @@ impl<'a> Landing<'a> {
             self.held = Some(Holding { held, boundary });
         }
         if let Some(file) = &current.file {
-            self.commit.landed(at, file, std::mem::take(&mut current.entry));
+            let name = || self.scheme.name(at.segment);
+            self.commit.landed(at, file, name, std::mem::take(&mut current.entry));
         }
         if let Some(holding) = self.held
             && (self.sync != Sync::Segment || closed.is_some())

@@ -16,6 +16,10 @@ use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Position;
 
+/// What can be done about bytes that differ.
+pub(in crate::engine::apply) const SET_ASIDE_HINT: &str =
+    "look at both; then repl-apply --set-aside keeps this side's tail under .repl/set-aside, or resync";
+
 impl Landing<'_> {
     pub(super) fn ahead(&mut self, end: Position) -> Result<()> {
         let held = self.held.map_or(end, |holding| holding.held.position);
@@ -51,11 +55,7 @@ impl Landing<'_> {
     pub(super) fn diverged(&mut self, from: Position, why: &str) -> Result<()> {
         if self.differing == Differing::Refused {
             let why = if why.starts_with("ahead") { why.to_owned() } else { format!("diverged: {why}") };
-            return Err(Failure::new(Code::Diverged, why)
-                .hint(
-                    "look at both; then repl-apply --set-aside keeps this side's tail under .repl/set-aside, or resync",
-                )
-                .into());
+            return Err(Failure::new(Code::Diverged, why).hint(SET_ASIDE_HINT).into());
         }
         self.set_aside(from, why)
     }
