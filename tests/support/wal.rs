@@ -45,7 +45,7 @@ impl Printed {
 /// What a log is of, by its files.
 pub fn scheme(wal: &Path) -> Scheme {
     let files = fs::read_dir(wal).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut clusters = files.filter_map(|path| Cluster::read(&head(&fs::read(path).unwrap())));
+    let mut clusters = files.filter_map(|path| Cluster::read(head(&fs::read(path).unwrap())));
     Scheme::Postgres(clusters.next().expect("no segment is there"))
 }
 
