@@ -344,7 +344,9 @@ impl Scanner {
             record.kept[have..have + count].copy_from_slice(&bytes[..count]);
             record.have += count as u64;
             self.at += count as u64;
-            self.stop = self.judge_record().err();
+            if let Err(stop) = self.judge_record() {
+                self.stop = Some(stop);
+            }
             return count;
         }
         let (length, padded) = record.length();

@@ -258,6 +258,22 @@ fn a_record_that_names_another_predecessor_stops_the_scan() {
     assert!(says(&scan(&log.bytes), "behind it"));
 }
 
+/// Its stop was forgotten, and where no record before it is known the next one counted.
+#[test]
+fn bug_a_record_without_data_was_passed_over_when_its_checksum_was_wrong() {
+    let mut log = Log::new();
+    log.record(0, 0x20, &[]);
+    log.record(0, 0x20, &[]);
+    assert_eq!((log.bytes.len(), scan(&log.bytes).safe()), (88, 88));
+    for bit in 40 * 8..64 * 8 {
+        let mut flipped = log.bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let scanner = scan(&flipped);
+        assert_eq!(scanner.safe(), 0, "bit {bit}");
+        assert!(scanner.trouble().is_some(), "bit {bit}");
+    }
+}
+
 #[test]
 fn an_absurd_length_stops_the_scan_at_once() {
     let log = Log::sample();
