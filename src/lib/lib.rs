@@ -37,7 +37,8 @@
 //! | | `src/bin` | one file per command: arguments, edges, one engine call, report | holds logic that a test could need |
 //!
 //! Nothing in here touches the network: a link is a command that the operator named, or the standard streams.
-//! Nothing writes to a master's log directory, unless `--purge` is asked for. Nothing is acknowledged before it is on stable storage.
+//! Nothing writes to a master's log directory, unless `--purge` is asked for. Nothing is acknowledged before it is on
+//! stable storage.
 //!
 //! # At 3 a.m.
 //!
@@ -51,6 +52,9 @@
 //! | a frame is refused (6) | [`rule::stream`]; bytes on the wire: repl-stream(5) |
 //! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |
 //! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
+//! | the same with MariaDB's default feed | the `mariadb` beside it, and [`engine::mariadb`] |
+//! | the master keeps too much log, or too little | [`engine::ship`], its `release`; [`engine::postgres`] (slots), [`engine::mariadb`] |
+//! | a standby or an archive does not follow a timeline | [`engine::log`] (which segments are one history), [`rule::scheme::postgres`] |
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |
 //! | a server's recovery stops: "could not restore file" | [`engine::fetch`]: when it says "no such segment", and when 126 |
