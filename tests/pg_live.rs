@@ -297,6 +297,20 @@ fn a_promoted_standby_stays_a_master_when_another_of_the_same_history_is_refused
     assert_eq!((timeline, segment), (2, end - 1), "only what it had received was shipped");
 }
 
+#[test]
+fn a_standby_that_is_promoted_while_log_lands_takes_no_more() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, TIGHT);
+    let mut heir = master.standby("heir");
+    let via = receiver("ship", "heir");
+    let mut ship =
+        stage.spawn("ship", &format!("exec $SHIP --heartbeat 50ms --state ship-state --via \"{via}\" master/pg_wal"));
+    heir.start();
+    heir.reaches(master.current_lsn());
+    heir.promote();
+    ship.wait().fails(5, "promoted");
+}
+
 /// A line of scripts/pg-standby between two directories of a stage, with its state there.
 fn pg_standby(master: &Postgres, standby: &Postgres, options: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pg-standby");

@@ -340,6 +340,9 @@ impl Session<'_> {
                 }
                 Message::End { length, digest } => landing.end(length, digest)?,
                 Message::Heartbeat { end, .. } => {
+                    if let Some(at) = landing.place() {
+                        landing.check_role(at.segment.generation)?;
+                    }
                     landing.master_end(end)?;
                     self.commit.ask();
                 }
