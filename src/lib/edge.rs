@@ -2,6 +2,7 @@
 //! knows what a segment or a verdict is.
 
 pub mod bell;
+mod child;
 pub mod clock;
 pub mod dir;
 pub mod hook;

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::child;
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, fail};
 
@@ -31,36 +32,30 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Runs the command to its end. Anything but exit status 0 is an error with code 9 and the output's tail; `abandon`
-    /// is asked now and then, and true kills the command.
-    pub fn run(&self, values: &[(&str, String)], abandon: &dyn Fn() -> bool) -> Result<()> {
+    /// Runs the command to its end. Anything but exit status 0 is an error with code 9 and the output's tail.
+    pub fn run(&self, values: &[(&str, String)]) -> Result<()> {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(&self.command).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(values.iter().map(|(key, value)| (key, value)));
         let child = command.spawn().with_context(|| format!("cannot run the {} command", self.name))?;
-        finish(&format!("the {} command", self.name), child, self.timeout, abandon)
+        finish(&format!("the {} command", self.name), child, self.timeout)
     }
 }
 
 /// Waits for the end of a child that leads its own process group. Anything but exit status 0 is an error with code 9 and
-/// the tail of those of its outputs that are pipes; at the time-out, or when `abandon` says so, its group is killed.
-pub(super) fn finish(
-    name: &str,
-    mut child: Child,
-    timeout: Option<Duration>,
-    abandon: &dyn Fn() -> bool,
-) -> Result<()> {
+/// the tail of those of its outputs that are pipes; at the time-out its group is killed.
+pub(super) fn finish(name: &str, mut child: Child, timeout: Option<Duration>) -> Result<()> {
     let tail = Arc::new(Mutex::new(VecDeque::new()));
     let streams: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
-    let readers: Vec<_> = streams.into_iter().flatten().map(|stream| keep_tail(stream, Arc::clone(&tail))).collect();
-    let status = wait(&mut child, timeout, abandon)?;
+    // Each reader holds a sender until its stream has ended; none is left when all have.
+    let (reading, ended) = mpsc::channel();
+    streams.into_iter().flatten().for_each(|stream| keep_tail(stream, Arc::clone(&tail), reading.clone()));
+    drop(reading);
+    let status = wait(&mut child, timeout)?;
     // Something that it left running may hold the pipe open: what was printed so far is enough.
-    let patience = Instant::now() + Duration::from_millis(200);
-    while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < patience {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let _ = ended.recv_timeout(Duration::from_millis(200));
     let printed = show_bytes(tail.lock().make_contiguous().trim_ascii());
     let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { printed };
     match status {
@@ -71,21 +66,14 @@ pub(super) fn finish(
 }
 
 /// Waits for the child; `None` when it was killed by us.
-fn wait(child: &mut Child, timeout: Option<Duration>, abandon: &dyn Fn() -> bool) -> Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let mut nap = Duration::from_millis(1);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if abandon() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            end_group(child);
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(50));
+    if child::has_ended(&child::watch(child)?, deadline)? {
+        return Ok(Some(child.wait()?));
     }
+    end_group(child);
+    child.wait()?;
+    Ok(None)
 }
 
 /// Kills a child that leads its own process group, with all of the group.
@@ -105,7 +93,7 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>) -> std::thread::JoinHandle<()> {
+fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>, reading: mpsc::Sender<()>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -114,7 +102,8 @@ fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>) -
             let excess = tail.len().saturating_sub(TAIL);
             tail.drain(..excess);
         }
-    })
+        drop(reading);
+    });
 }
 
 #[cfg(test)]
@@ -129,12 +118,12 @@ mod tests {
     #[test]
     fn values_come_by_the_environment_and_are_not_interpreted() {
         let value = "a'; exit 1; $(exit 1)".to_owned();
-        hook("test \"$REPL_X\" = \"a'; exit 1; \\$(exit 1)\"").run(&[("REPL_X", value)], &|| false).unwrap();
+        hook("test \"$REPL_X\" = \"a'; exit 1; \\$(exit 1)\"").run(&[("REPL_X", value)]).unwrap();
     }
 
     #[test]
     fn a_failure_shows_status_and_tail() {
-        let error = hook("echo one; echo two >&2; exit 3").run(&[], &|| false).unwrap_err();
+        let error = hook("echo one; echo two >&2; exit 3").run(&[]).unwrap_err();
         assert_eq!(code_of(&error), Code::Hook);
         let text = error.to_string();
         assert!(text.contains("exited with 3") && text.contains("one") && text.contains("two"), "{text}");
@@ -144,7 +133,7 @@ mod tests {
     fn a_time_out_ends_the_whole_group() {
         let mut slow = hook("sleep 1000 & echo $! ; wait");
         slow.timeout = Some(Duration::from_millis(300));
-        let text = slow.run(&[], &|| false).unwrap_err().to_string();
+        let text = slow.run(&[]).unwrap_err().to_string();
         let pid = text.rsplit(' ').next().unwrap().to_owned();
         let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => stat.contains(") Z "),

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::child;
 use super::hook::end_group;
 use super::signal::Stop;
 use crate::value::exit::{Code, fail};
@@ -172,18 +173,18 @@ impl Peer {
 
     /// Waits for the command, which has been given the end of its input; after `patience` it is killed.
     pub fn finish(&self, patience: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + patience;
-        let mut nap = Duration::from_millis(1);
-        loop {
-            if let Some(status) = self.child.lock().try_wait()? {
+        let watched = {
+            let mut child = self.child.lock();
+            if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if Instant::now() >= deadline {
-                self.kill();
-            }
-            std::thread::sleep(nap);
-            nap = (nap * 2).min(Duration::from_millis(50));
+            child::watch(&child)?
+        };
+        // Not under the lock: others may kill it meanwhile.
+        if !child::has_ended(&watched, Some(Instant::now() + patience))? {
+            self.kill();
         }
+        Ok(self.child.lock().wait()?)
     }
 }
 

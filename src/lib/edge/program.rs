@@ -33,15 +33,15 @@ impl Program {
     }
 
     /// Runs it over files: `None` is nothing to read, and output that only an error shows. Anything but exit status 0 is
-    /// an error with code 9; `abandon` is asked now and then, and true kills it.
-    pub fn run(&self, input: Option<File>, output: Option<File>, abandon: &dyn Fn() -> bool) -> Result<()> {
+    /// an error with code 9.
+    pub fn run(&self, input: Option<File>, output: Option<File>) -> Result<()> {
         let mut command = self.command(input);
         let command = match output {
             Some(output) => command.stdout(output),
             None => command.stdout(Stdio::piped()),
         };
         let child = command.spawn().with_context(|| format!("cannot run {}", self.name))?;
-        hook::finish(self.name, child, Some(self.timeout), abandon)
+        hook::finish(self.name, child, Some(self.timeout))
     }
 
     /// Runs it without input and returns what it prints, up to 1 MiB.
@@ -55,7 +55,7 @@ impl Program {
             let _ = output.map(|output| output.take(ANSWER).read_to_end(&mut answer));
             answer
         });
-        hook::finish(self.name, child, Some(self.timeout), &|| false)?;
+        hook::finish(self.name, child, Some(self.timeout))?;
         let answer = reader.join().unwrap_or_default();
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
@@ -84,7 +84,7 @@ mod tests {
         let (mut input, mut output) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         input.write_all(b"abc").unwrap();
         input.rewind().unwrap();
-        shell("tr a-c x-z").run(Some(input), Some(output.try_clone().unwrap()), &|| false).unwrap();
+        shell("tr a-c x-z").run(Some(input), Some(output.try_clone().unwrap())).unwrap();
         output.rewind().unwrap();
         assert_eq!(std::io::read_to_string(output).unwrap(), "xyz");
     }
@@ -96,9 +96,7 @@ mod tests {
 
     #[test]
     fn a_failure_shows_status_and_standard_error() {
-        for result in
-            [shell("echo why >&2; exit 3").ask().map(|_| ()), shell("echo why; exit 3").run(None, None, &|| false)]
-        {
+        for result in [shell("echo why >&2; exit 3").ask().map(|_| ()), shell("echo why; exit 3").run(None, None)] {
             let error = result.unwrap_err();
             assert_eq!(code_of(&error), Code::Hook);
             assert_eq!(error.to_string(), "sh exited with 3: why");

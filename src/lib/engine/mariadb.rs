@@ -70,7 +70,7 @@ impl Server {
         let mut args = self.args();
         args.extend(["--batch", "--binary-mode", "--skip-reconnect", "--skip-force"].map(str::to_owned));
         args.extend(["--max-allowed-packet=1G".to_owned(), format!("--init-command=do get_lock('{LOCK}', 3600)")]);
-        Program::new("mariadb", args, timeout).run(Some(script), None, &|| false).map_err(|error| {
+        Program::new("mariadb", args, timeout).run(Some(script), None).map_err(|error| {
             let text = error.to_string();
             if text.contains("ERROR 1950 ") {
                 return error.context(Failure::new(
@@ -117,5 +117,5 @@ pub fn decode(log: &Path, start: u64, stop: u64, script: &File, timeout: Duratio
     args.extend([format!("--start-position={start}").into(), format!("--stop-position={stop}").into()]);
     args.push(log.into());
     let script = script.try_clone().context("cannot write what is to be fed")?;
-    Program::new("mariadb-binlog", args, timeout).run(None, Some(script), &|| false)
+    Program::new("mariadb-binlog", args, timeout).run(None, Some(script))
 }

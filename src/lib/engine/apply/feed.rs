@@ -221,13 +221,13 @@ impl<'a> Feed<'a> {
             Err(pause) => return Ok(Some(pause)),
         };
         if let Some(gate) = &self.options.gate
-            && gate.run(&self.values(&portion), &|| false).is_err()
+            && gate.run(&self.values(&portion)).is_err()
         {
             return Ok(Some(Pause::Gate));
         }
         let values = self.values(&portion);
         let fed = match &mut self.runner {
-            Runner::Hook(hook) => hook.run(&values, &|| false),
+            Runner::Hook(hook) => hook.run(&values),
             Runner::Mariadb(..) if self.astray.is_some() => return Ok(Some(Pause::Failed(self.is_astray()))),
             Runner::Mariadb(mariadb, pattern) => {
                 let name = self.origin.scheme.name(portion.to.segment);
