@@ -5,8 +5,11 @@
 
 #![no_main]
 
+#[path = "../scan.rs"]
+mod scan;
+
 use libfuzzer_sys::fuzz_target;
-use repl::rule::scheme::{Beside, Scanner, Scheme};
+use repl::rule::scheme::{Beside, Scheme};
 use repl::value::position::Segment;
 use repl::value::time::Time;
 
@@ -49,25 +52,9 @@ fn build(mut rest: &[u8], is_little: bool) -> Vec<u8> {
 
 /// Scans at once and in chunks with a way back after each; returns the safe extent.
 fn check(bytes: &[u8], chunk: usize) -> u64 {
-    let until = Some(Time::from_seconds(1_000_000_000));
     let segment = Segment::new(1, 1);
-    let mut whole = Scheme::Bdb.scanner(segment, until);
-    whole.take(bytes);
-    let mut pieces = Scheme::Bdb.scanner(segment, until);
-    let mut rewound = Scheme::Bdb.scanner(segment, until);
-    for end in (chunk..bytes.len()).step_by(chunk).chain([bytes.len()]) {
-        let before = pieces.safe();
-        pieces.take(&bytes[pieces.at() as usize..end]);
-        assert!(pieces.safe() >= before && pieces.safe() <= pieces.at() && pieces.at() == end as u64);
-        assert!(pieces.boundary().is_none_or(|mark| mark.offset <= pieces.safe()));
-        rewound.take(&bytes[rewound.at() as usize..end]);
-        rewound.rewind();
-        assert_eq!((rewound.at(), rewound.safe()), (pieces.safe(), pieces.safe()));
-    }
-    let said = |scanner: &Scanner| (scanner.safe(), scanner.boundary(), scanner.is_past_limit());
-    assert_eq!(said(&pieces), said(&whole));
-    assert_eq!(said(&rewound), said(&whole));
-    assert_eq!((pieces.at(), pieces.trouble()), (whole.at(), whole.trouble()));
+    let fresh = Scheme::Bdb.scanner(segment, Some(Time::from_seconds(1_000_000_000)));
+    let whole = scan::in_pieces(&fresh, bytes, chunk);
     let beside = Beside { own: bytes, segment, next: bytes, is_passed: false };
     let _ = (whole.closure(beside), Scheme::Bdb.fingerprint(bytes), Scheme::Bdb.is_side_file("x", bytes));
     whole.safe()

@@ -5,10 +5,13 @@
 
 #![no_main]
 
+#[path = "../scan.rs"]
+mod scan;
+
 use libfuzzer_sys::fuzz_target;
 use repl::rule::pattern::Pattern;
 use repl::rule::scheme::mariadb::{Gtids, Transactions};
-use repl::rule::scheme::{Beside, Scanner, Scheme};
+use repl::rule::scheme::{Beside, Scheme};
 use repl::value::position::Segment;
 use repl::value::time::Time;
 
@@ -58,22 +61,8 @@ fn check(bytes: &[u8], chunk: usize) -> u64 {
     let pattern = Pattern::parse("log.%06S").unwrap();
     let scheme = Scheme::Mariadb(pattern.clone());
     let segment = Segment::new(1, 1);
-    let new = || scheme.scanner(segment, Some(Time::from_seconds(1_000_000_000)));
-    let (mut whole, mut pieces, mut rewound) = (new(), new(), new());
-    whole.take(bytes);
-    for end in (chunk..bytes.len()).step_by(chunk).chain([bytes.len()]) {
-        let before = pieces.safe();
-        pieces.take(&bytes[pieces.at() as usize..end]);
-        assert!(pieces.safe() >= before && pieces.safe() <= pieces.at() && pieces.at() == end as u64);
-        assert!(pieces.boundary().is_none_or(|mark| mark.offset <= pieces.safe()));
-        rewound.take(&bytes[rewound.at() as usize..end]);
-        rewound.rewind();
-        assert_eq!((rewound.at(), rewound.safe()), (pieces.safe(), pieces.safe()));
-    }
-    let said = |scanner: &Scanner| (scanner.safe(), scanner.boundary(), scanner.is_past_limit());
-    assert_eq!(said(&pieces), said(&whole));
-    assert_eq!(said(&rewound), said(&whole));
-    assert_eq!((pieces.at(), pieces.trouble()), (whole.at(), whole.trouble()));
+    let fresh = scheme.scanner(segment, Some(Time::from_seconds(1_000_000_000)));
+    let whole = scan::in_pieces(&fresh, bytes, chunk);
     let mut searching = whole.clone();
     if searching.search() {
         searching.take(&bytes[searching.at() as usize..]);

@@ -5,9 +5,12 @@
 
 #![no_main]
 
+#[path = "../scan.rs"]
+mod scan;
+
 use libfuzzer_sys::fuzz_target;
 use repl::rule::scheme::postgres::Cluster;
-use repl::rule::scheme::{Beside, Scanner, Scheme};
+use repl::rule::scheme::{Beside, Scheme};
 use repl::value::position::Segment;
 use repl::value::time::Time;
 
@@ -90,22 +93,8 @@ fn put(log: &mut Vec<u8>, record: &[u8]) -> usize {
 fn check(bytes: &[u8], chunk: usize) -> u64 {
     let Ok(cluster) = Cluster::new(&SYSTEM.to_string(), 1 << 20) else { return 0 };
     let scheme = Scheme::Postgres(cluster);
-    let fresh = || scheme.scanner(Segment::new(1, 5), Some(Time::from_seconds(1_000_000_000)));
-    let (mut whole, mut pieces, mut rewound) = (fresh(), fresh(), fresh());
-    whole.take(bytes);
-    for end in (chunk..bytes.len()).step_by(chunk).chain([bytes.len()]) {
-        let before = pieces.safe();
-        pieces.take(&bytes[pieces.at() as usize..end]);
-        assert!(pieces.safe() >= before && pieces.safe() <= pieces.at() && pieces.at() == end as u64);
-        assert!(pieces.boundary().is_none_or(|mark| mark.offset <= pieces.safe()));
-        rewound.take(&bytes[rewound.at() as usize..end]);
-        rewound.rewind();
-        assert_eq!((rewound.at(), rewound.safe()), (pieces.safe(), pieces.safe()));
-    }
-    let said = |scanner: &Scanner| (scanner.safe(), scanner.boundary(), scanner.is_past_limit());
-    assert_eq!(said(&pieces), said(&whole));
-    assert_eq!(said(&rewound), said(&whole));
-    assert_eq!((pieces.at(), pieces.trouble()), (whole.at(), whole.trouble()));
+    let fresh = scheme.scanner(Segment::new(1, 5), Some(Time::from_seconds(1_000_000_000)));
+    let whole = scan::in_pieces(&fresh, bytes, chunk);
     for is_passed in [false, true] {
         let _ = whole.closure(Beside { own: bytes, segment: Segment::new(1, 6), next: bytes, is_passed });
     }

@@ -292,7 +292,7 @@ fn wrong_use_is_126_and_help_is_0() {
 fn a_small_file_is_handed_out_when_both_copies_are_equal() {
     let rig = Rig::new();
     rig.write("DB_CONFIG", "log_set_config DB_LOG_AUTO_REMOVE off\n");
-    made_by_berkeley_db(&rig);
+    crate::made_by_berkeley_db(&rig, 2000);
     assert_eq!(rig.pass("", "--logs-only").code, 0);
     rig.ok("$FETCH replica DB_CONFIG out && cmp out master/DB_CONFIG");
     rig.ok("rm replica/DB_CONFIG && $FETCH replica DB_CONFIG again && cmp again master/DB_CONFIG");
@@ -302,28 +302,6 @@ fn a_small_file_is_handed_out_when_both_copies_are_equal() {
     rig.run("$FETCH replica DB_CONFIG none").fails(1, "DB_CONFIG is not there");
     assert!(!rig.path("none").exists() && !rig.path("changed").exists());
     rig.ok("for log in replica/log.*; do $FETCH replica ${log#*/} out && cmp out $log || exit; done");
-}
-
-/// A Berkeley DB environment of several log files.
-fn made_by_berkeley_db(rig: &Rig) {
-    let script = r"
-import sys
-sys.path.insert(0, '/usr/lib/python3/dist-packages')
-from bsddb3 import db
-env = db.DBEnv()
-env.set_lg_max(100000)
-env.open(sys.argv[1], db.DB_CREATE | db.DB_INIT_MPOOL | db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK)
-table = db.DB(env)
-table.open('t.db', dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT)
-for at in range(2000):
-    txn = env.txn_begin(flags=db.DB_TXN_NOSYNC)
-    table.put(b'%06d' % at, b'x' * 60, txn)
-    txn.commit()
-table.close()
-env.close()
-";
-    let made = Command::new("/usr/bin/python3").args(["-c", script]).arg(rig.master()).status();
-    assert!(made.expect("python3 is needed").success(), "python3-bsddb3 is needed: apt-get install python3-bsddb3");
 }
 
 /// Runs it under strace with a fault; false when the call that was to fail does not come so often.

@@ -19,3 +19,29 @@ mod ship;
 mod ssh;
 mod stream;
 mod verify;
+
+/// A master that is a Berkeley DB environment of several log files, with so many rows.
+fn made_by_berkeley_db(rig: &rig::Rig, rows: u32) {
+    let script = r"
+import sys
+sys.path.insert(0, '/usr/lib/python3/dist-packages')
+from bsddb3 import db
+env = db.DBEnv()
+env.set_lg_max(100000)
+env.open(sys.argv[1], db.DB_CREATE | db.DB_INIT_MPOOL | db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK)
+table = db.DB(env)
+table.open('t.db', dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT)
+for at in range(int(sys.argv[2])):
+    txn = env.txn_begin(flags=db.DB_TXN_NOSYNC)
+    table.put(b'%06d' % at, b'x' * 60, txn)
+    txn.commit()
+table.close()
+env.close()
+";
+    let made = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(rig.master())
+        .arg(rows.to_string())
+        .status();
+    assert!(made.expect("python3 is needed").success(), "python3-bsddb3 is needed: apt-get install python3-bsddb3");
+}

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 
 use super::rig::{Rig, noise, segments};
 
@@ -87,24 +86,7 @@ fn bytes_and_files_beyond_what_is_held_are_not_judged() {
 #[test]
 fn a_master_is_judged_by_its_records_alone() {
     let rig = Rig::new();
-    let script = r"
-import os, sys
-sys.path.insert(0, '/usr/lib/python3/dist-packages')
-from bsddb3 import db
-env = db.DBEnv()
-env.set_lg_max(100000)
-env.open(sys.argv[1], db.DB_CREATE | db.DB_INIT_MPOOL | db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK)
-table = db.DB(env)
-table.open('t.db', dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT)
-for at in range(3000):
-    txn = env.txn_begin(flags=db.DB_TXN_NOSYNC)
-    table.put(b'%06d' % at, b'x' * 60, txn)
-    txn.commit()
-table.close()
-env.close()
-";
-    let made = Command::new("/usr/bin/python3").args(["-c", script]).arg(rig.master()).status();
-    assert!(made.expect("python3 is needed").success(), "python3-bsddb3 is needed: apt-get install python3-bsddb3");
+    crate::made_by_berkeley_db(&rig, 3000);
     let whole = rig.ok("$VERIFY -v master");
     assert!(
         whole.contains("engine bdb") && whole.contains("begins with the set") && whole.contains("whole: "),
