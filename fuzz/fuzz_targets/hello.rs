@@ -7,7 +7,7 @@ use repl::rule::stream::hello::Hello;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(hello) = Hello::parse(bytes) else { return };
-    for name in [&hello.set, &hello.identity, &hello.fingerprint, &hello.site] {
+    for name in [&hello.set, &hello.scheme.identity(), &hello.fingerprint, &hello.site] {
         assert!(name.len() <= 255 && !name.contains(char::is_control));
     }
     assert_eq!(Hello::parse(hello.print().as_bytes()), Ok(hello));
