@@ -3,4 +3,5 @@
 pub mod pattern;
 pub mod scheme;
 pub mod stream;
+pub mod sync;
 pub mod verdict;

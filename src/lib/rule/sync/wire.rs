@@ -1,0 +1,131 @@
+//! What the two ends of a sync say to each other. The end that holds the destination asks, the end that holds the source
+//! tells; each question has a *line* (a number), each line one open question.
+//!
+//! ```text
+//! frame     length u32, kind u8, flags u8, line u16, CRC32C of the payload u32, CRC32C of the 12 bytes before u32,
+//!           payload (at most 2 MiB)
+//! flags     bit 0: the payload is a zstd frame behind the u32 length of what is in it (at most 2 MiB)
+//! ```
+//! Numbers are little-endian, texts have their length (u32) in front. Nothing is taken before it is checked: lengths are
+//! bounded, names are [`Name`]s, counts are those that the question had.
+
+pub mod ask;
+pub mod tell;
+
+use anyhow::Result;
+
+use crate::value::exit::{Code, Failure};
+use crate::value::name::{NAME_MAX, Name};
+use crate::value::octets::Reader;
+
+/// Version of this protocol; both ends must have the same.
+pub const VERSION: u32 = 1;
+/// Bytes of a frame's header.
+pub const HEADER: usize = 16;
+/// Most bytes of a payload, packed or not.
+pub const PAYLOAD_MAX: usize = 2 << 20;
+/// Most lines: what bounds the questions that are open at once.
+pub const LINES_MAX: u16 = 64;
+/// Most files in one question for small ones.
+pub const SMALL_MAX: usize = 1024;
+/// Most bytes of a text: a message, a command's output.
+pub const TEXT_MAX: usize = 1 << 16;
+/// Most bytes of a file that a procedure at the source makes.
+pub const LAID_MAX: usize = 1 << 20;
+const PACKED: u8 = 1;
+
+/// A frame that was checked, unpacked.
+#[derive(Debug)]
+pub struct Frame {
+    /// What it says.
+    pub kind: u8,
+    /// Whom it is for.
+    pub line: u16,
+    /// The rest.
+    pub payload: Vec<u8>,
+}
+
+/// A header that was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Bytes of payload that follow.
+    pub length: usize,
+    kind: u8,
+    line: u16,
+    is_packed: bool,
+    checksum: u32,
+}
+
+/// What a peer sent is not what it may send.
+pub fn corrupt(why: impl std::fmt::Display) -> anyhow::Error {
+    Failure::new(Code::Corrupt, format!("the peer's frames are damaged or foreign: {why}")).into()
+}
+
+/// A frame's bytes. `pack` is a zstd level; what does not get smaller goes as it is.
+pub fn seal(kind: u8, line: u16, payload: &[u8], pack: Option<i32>) -> Vec<u8> {
+    let packed = pack.filter(|_| payload.len() >= 512).and_then(|level| zstd::bulk::compress(payload, level).ok());
+    let packed = packed.filter(|packed| packed.len() + 4 < payload.len());
+    let length = packed.as_ref().map_or(payload.len(), |packed| packed.len() + 4);
+    let mut frame = Vec::with_capacity(HEADER + length);
+    frame.extend((length as u32).to_le_bytes());
+    frame.extend([kind, if packed.is_some() { PACKED } else { 0 }]);
+    frame.extend(line.to_le_bytes());
+    frame.extend([0; 8]);
+    match &packed {
+        Some(packed) => {
+            frame.extend((payload.len() as u32).to_le_bytes());
+            frame.extend(packed);
+        }
+        None => frame.extend(payload),
+    }
+    let checksum = crc32c::crc32c(&frame[HEADER..]);
+    frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let own = crc32c::crc32c(&frame[..12]);
+    frame[12..16].copy_from_slice(&own.to_le_bytes());
+    frame
+}
+
+impl Header {
+    /// Checks a header.
+    pub fn parse(bytes: &[u8; HEADER]) -> Result<Header> {
+        let mut reader = Reader::new(bytes);
+        let mut word = || reader.u32().unwrap_or_default();
+        let (length, what, checksum, own) = (word() as usize, word(), word(), word());
+        if own != crc32c::crc32c(&bytes[..12]) {
+            return Err(corrupt("the checksum of a header is wrong"));
+        }
+        let [kind, flags, line @ ..] = what.to_le_bytes();
+        if length > PAYLOAD_MAX || flags & !PACKED != 0 {
+            return Err(corrupt(format!("a frame of {length} bytes with flags {flags}")));
+        }
+        Ok(Header { length, kind, line: u16::from_le_bytes(line), is_packed: flags & PACKED != 0, checksum })
+    }
+
+    /// Checks and unpacks the payload that came with this header.
+    pub fn open(&self, payload: Vec<u8>) -> Result<Frame> {
+        if crc32c::crc32c(&payload) != self.checksum {
+            return Err(corrupt("the checksum of a payload is wrong"));
+        }
+        let payload = if self.is_packed { unpack(&payload)? } else { payload };
+        Ok(Frame { kind: self.kind, line: self.line, payload })
+    }
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(packed);
+    let length = reader.u32().unwrap_or(u32::MAX) as usize;
+    if length > PAYLOAD_MAX {
+        return Err(corrupt("a packed frame is too long"));
+    }
+    let bytes =
+        zstd::bulk::decompress(reader.rest(), length).map_err(|error| corrupt(format!("a packed frame: {error}")))?;
+    if bytes.len() == length { Ok(bytes) } else { Err(corrupt("a packed frame holds less than it says")) }
+}
+
+fn name(reader: &mut Reader<'_>) -> Option<Name> {
+    Name::parse(reader.text(NAME_MAX)?)
+}
+
+fn string(reader: &mut Reader<'_>) -> Option<String> {
+    String::from_utf8(reader.text(TEXT_MAX)?.to_vec()).ok()
+}

@@ -1,0 +1,232 @@
+//! Answers: what the end with the source says.
+
+use anyhow::Result;
+
+use super::{Frame, LAID_MAX, corrupt, name, seal, string};
+use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
+use crate::value::entry::{Entry, Stamp};
+use crate::value::escape::show_bytes;
+use crate::value::exit::Code;
+use crate::value::name::Name;
+use crate::value::octets::{Reader, put_text};
+
+/// What became of one small file that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Small {
+    /// Its digest is the one that was asked with.
+    Same(Stamp),
+    /// These are its digest and its bytes.
+    Whole(Stamp, Cv, Vec<u8>),
+    /// It is not there any more, is no small file now, or can't be read: why.
+    Gone(String),
+}
+
+/// Pages of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The group's place in the file.
+    pub offset: u64,
+    /// The cv of the group as it is at the source.
+    pub cv: Cv,
+    /// Which pages come: bit n for page n.
+    pub pages: u128,
+    /// The pages, one behind the other, or nothing when the whole group is a hole.
+    pub bytes: Vec<u8>,
+}
+
+/// What the end with the source tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// Entries of the list in order, names that could not be read with the cause, and whether that was the end.
+    Entries {
+        /// In the order of a walk.
+        entries: Vec<Entry>,
+        /// What could not be read, and why.
+        unread: Vec<(Name, String)>,
+        /// Whether nothing follows.
+        is_end: bool,
+    },
+    /// Some of the small files that were asked for, in their order.
+    Smalls(Vec<Small>),
+    /// The digests of a range: stamp of the file behind the reading, cv of the range, the first bytes of its groups' cvs.
+    Digests(Stamp, Cv, Vec<[u8; SHORT]>),
+    /// Bytes at an offset of the file.
+    Data(u64, Vec<u8>),
+    /// Zeros that are a hole: offset and length.
+    Hole(u64, u64),
+    /// Pages of groups.
+    Patches(Vec<Patch>),
+    /// The question is answered: stamp of the file behind the reading, cv of the range where bytes were asked for.
+    Done(Stamp, Cv),
+    /// The file is not there any more, or can't be read: why.
+    Gone(String),
+    /// An errand came to its end: files that it made.
+    Ran(Vec<(Name, Vec<u8>)>),
+    /// What was asked could not be done, with the exit code.
+    Failed(Code, String, String),
+}
+
+impl Tell {
+    /// As a frame of a line.
+    pub fn seal(&self, line: u16, pack: Option<i32>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let kind = self.print(&mut out);
+        seal(kind, line, &out, pack)
+    }
+
+    fn print(&self, out: &mut Vec<u8>) -> u8 {
+        match self {
+            Tell::Entries { entries, unread, is_end } => {
+                out.push(u8::from(*is_end));
+                out.extend((unread.len() as u32).to_le_bytes());
+                for (name, why) in unread {
+                    put_text(out, name.bytes());
+                    put_text(out, why.as_bytes());
+                }
+                entries.iter().for_each(|entry| entry.print(out));
+                b'e'
+            }
+            Tell::Smalls(files) => {
+                files.iter().for_each(|file| put_small(out, file));
+                b's'
+            }
+            Tell::Digests(stamp, cv, groups) => {
+                stamp.print(out);
+                out.extend(cv);
+                groups.iter().for_each(|group| out.extend(group));
+                b'd'
+            }
+            Tell::Data(offset, bytes) => {
+                out.reserve_exact(8 + bytes.len());
+                out.extend(offset.to_le_bytes());
+                out.extend(bytes);
+                b'b'
+            }
+            Tell::Hole(offset, length) => {
+                out.extend(offset.to_le_bytes());
+                out.extend(length.to_le_bytes());
+                b'h'
+            }
+            Tell::Patches(patches) => {
+                for patch in patches {
+                    out.extend(patch.offset.to_le_bytes());
+                    out.extend(patch.cv);
+                    out.extend(patch.pages.to_le_bytes());
+                    put_text(out, &patch.bytes);
+                }
+                b'p'
+            }
+            Tell::Done(stamp, cv) => {
+                stamp.print(out);
+                out.extend(cv);
+                b'z'
+            }
+            Tell::Gone(why) => {
+                out.extend(why.bytes());
+                b'v'
+            }
+            Tell::Ran(files) => {
+                for (name, bytes) in files {
+                    put_text(out, name.bytes());
+                    put_text(out, bytes);
+                }
+                b'r'
+            }
+            Tell::Failed(code, why, hint) => {
+                out.push(*code as u8);
+                put_text(out, why.as_bytes());
+                put_text(out, hint.as_bytes());
+                b'f'
+            }
+        }
+    }
+
+    /// Reads one.
+    pub fn parse(frame: Frame) -> Result<Tell> {
+        let mut reader = Reader::new(&frame.payload);
+        let tell = Tell::read(frame.kind, &mut reader).filter(|_| reader.is_empty());
+        tell.ok_or_else(|| corrupt(format!("an answer of kind {}", show_bytes(&[frame.kind]))))
+    }
+
+    fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Tell> {
+        Some(match kind {
+            b'e' => {
+                let is_end = reader.byte()? != 0;
+                let (mut entries, mut unread) = (Vec::new(), Vec::new());
+                for _ in 0..reader.u32()? {
+                    unread.push((name(reader)?, string(reader)?));
+                }
+                while !reader.is_empty() {
+                    entries.push(Entry::parse(reader)?);
+                }
+                Tell::Entries { entries, unread, is_end }
+            }
+            b's' => {
+                let mut files = Vec::new();
+                while !reader.is_empty() {
+                    files.push(small(reader)?);
+                }
+                Tell::Smalls(files)
+            }
+            b'd' => {
+                let (stamp, cv) = (Stamp::parse(reader)?, reader.digest()?);
+                let groups = reader.rest();
+                let (groups, rest) = groups.as_chunks();
+                if !rest.is_empty() {
+                    return None;
+                }
+                Tell::Digests(stamp, cv, groups.to_vec())
+            }
+            b'b' => Tell::Data(reader.u64()?, reader.rest().to_vec()),
+            b'h' => Tell::Hole(reader.u64()?, reader.u64()?),
+            b'p' => {
+                let mut patches = Vec::new();
+                while !reader.is_empty() {
+                    let (offset, cv) = (reader.u64()?, reader.digest()?);
+                    let pages = u128::from(reader.u64()?) | u128::from(reader.u64()?) << 64;
+                    patches.push(Patch { offset, cv, pages, bytes: reader.text(GROUP as usize)?.to_vec() });
+                }
+                Tell::Patches(patches)
+            }
+            b'z' => Tell::Done(Stamp::parse(reader)?, reader.digest()?),
+            b'v' => Tell::Gone(show_bytes(reader.rest())),
+            b'r' => {
+                let mut files = Vec::new();
+                while !reader.is_empty() {
+                    files.push((name(reader)?, reader.text(LAID_MAX)?.to_vec()));
+                }
+                Tell::Ran(files)
+            }
+            b'f' => Tell::Failed(Code::from_number(reader.byte()?)?, string(reader)?, string(reader)?),
+            _ => return None,
+        })
+    }
+}
+
+fn put_small(out: &mut Vec<u8>, file: &Small) {
+    match file {
+        Small::Same(stamp) => {
+            out.push(b'=');
+            stamp.print(out);
+        }
+        Small::Whole(stamp, digest, bytes) => {
+            out.push(b'w');
+            stamp.print(out);
+            out.extend(digest);
+            put_text(out, bytes);
+        }
+        Small::Gone(why) => {
+            out.push(b'-');
+            put_text(out, why.as_bytes());
+        }
+    }
+}
+
+fn small(reader: &mut Reader<'_>) -> Option<Small> {
+    Some(match reader.byte()? {
+        b'=' => Small::Same(Stamp::parse(reader)?),
+        b'w' => Small::Whole(Stamp::parse(reader)?, reader.digest()?, reader.text(GROUP as usize)?.to_vec()),
+        b'-' => Small::Gone(string(reader)?),
+        _ => return None,
+    })
+}
