@@ -46,8 +46,8 @@ fn run(args: Args) -> Result<()> {
     if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
-    let to = match (&args.via, &args.acks) {
-        (Some(command), _) => To::Via(command.clone()),
+    let to = match (args.far()?, &args.acks) {
+        (Some(far), _) => To::Via(far),
         (None, Some(fifo)) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
         (None, None) => To::Output(link::stream_output()?),
     };
@@ -58,9 +58,9 @@ fn run(args: Args) -> Result<()> {
         match Ledger::open(state, &scheme) {
             Ok(kept) if only.is_some() => ledger = kept,
             Ok(kept) => {
-                let receiver = args.via.as_deref().unwrap_or("standard output");
+                let receiver = args.receiver();
                 let log = logdir.display().to_string();
-                status = Some(Status::new(state.try_clone()?, &log, &scheme.engine().to_string(), &set, receiver));
+                status = Some(Status::new(state.try_clone()?, &log, &scheme.engine().to_string(), &set, &receiver));
                 ledger = kept;
             }
             // Another sender keeps this state; what it remembers is not needed to ship.

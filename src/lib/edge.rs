@@ -2,8 +2,10 @@
 //! knows what a segment or a verdict is.
 
 pub mod bell;
+pub mod blocks;
 mod child;
 pub mod clock;
+pub mod clone;
 pub mod dir;
 pub mod hook;
 pub mod journal;
@@ -14,4 +16,6 @@ pub mod program;
 pub mod read;
 pub mod signal;
 pub mod slots;
+pub mod ssh;
+pub mod tree;
 pub mod watch;

@@ -10,4 +10,5 @@ pub mod note;
 pub mod postgres;
 pub mod ship;
 pub mod site;
+pub mod sync;
 pub mod verify;

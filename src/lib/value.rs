@@ -8,5 +8,6 @@ pub mod name;
 pub mod octets;
 pub mod pairs;
 pub mod position;
+pub mod ssh_url;
 pub mod time;
 pub mod units;

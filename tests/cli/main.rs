@@ -17,6 +17,8 @@ mod restrict;
 mod scripts;
 mod ship;
 mod ssh;
+mod ssh_remote;
+mod ssh_url;
 mod stream;
 mod verify;
 

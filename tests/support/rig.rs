@@ -225,12 +225,16 @@ pub struct Sshd {
 impl Sshd {
     /// Starts it; every key that is added may log in as the user who runs the test.
     pub fn start() -> Sshd {
+        Sshd::start_with("")
+    }
+
+    /// Starts it with more lines of sshd_config(5).
+    pub fn start_with(more: &str) -> Sshd {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         for key in ["host", "key"] {
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)]).status();
-            assert!(made.expect("ssh-keygen is needed: install openssh-client").success());
+            make_key(&dir.path().join(key), &[]);
         }
         fs::copy(path("key.pub"), path("authorized_keys")).unwrap();
         // sshd wants its privilege separation directory when it runs as root.
@@ -241,7 +245,7 @@ impl Sshd {
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nAcceptEnv REPL_*\n\
-             MaxStartups 100\nMaxSessions 100\nLogLevel ERROR\n",
+             MaxStartups 100\nMaxSessions 100\nLogLevel ERROR\n{more}\n",
             path("host"),
             path("authorized_keys")
         );
@@ -256,11 +260,46 @@ impl Sshd {
             path("known_hosts")
         );
         fs::write(path("ssh_config"), config).unwrap();
-        let log = fs::File::create(path("sshd.log")).unwrap();
-        let child = Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f", &path("sshd_config")]).stderr(log).spawn();
-        let mut sshd = Sshd { child: child.expect("sshd is needed: install openssh-server"), port, dir };
+        let mut sshd = Sshd { child: listen(dir.path()), port, dir };
         sshd.wait_for_banner();
         sshd
+    }
+
+    /// The processes that serve its sessions.
+    pub fn sessions(&self) -> Vec<rustix::process::Pid> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.filter_map(rustix::process::Pid::from_raw).collect()
+    }
+
+    /// Ends it with all of its sessions, at once.
+    pub fn stop(&mut self) {
+        for session in self.sessions() {
+            let _ = rustix::process::kill_process(session, rustix::process::Signal::KILL);
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was, with a key of its own that is new if it has no other any more.
+    pub fn start_again(&mut self) {
+        if !self.path("host").exists() {
+            make_key(&self.path("host"), &[]);
+        }
+        self.child = listen(self.dir.path());
+        self.wait_for_banner();
+    }
+
+    /// A file of its own: `host` and `key` are private keys, `sshd_config` is read at each start.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What `known_hosts` says of it.
+    pub fn known(&self) -> String {
+        let key = fs::read_to_string(self.path("host.pub")).unwrap();
+        format!("[127.0.0.1]:{} {key}", self.port)
     }
 
     fn wait_for_banner(&mut self) {
@@ -294,6 +333,21 @@ impl Sshd {
         let key = fs::read_to_string(self.dir.path().join("key.pub")).unwrap();
         fs::write(self.dir.path().join("authorized_keys"), format!("{options} {key}")).unwrap();
     }
+}
+
+/// Makes a pair of keys without a passphrase, unless the options say otherwise.
+pub fn make_key(path: &Path, options: &[&str]) {
+    let _ = fs::remove_file(path);
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).args(options);
+    assert!(command.status().expect("ssh-keygen is needed: install openssh-client").success());
+}
+
+fn listen(dir: &Path) -> Child {
+    let log = fs::File::create(dir.join("sshd.log")).unwrap();
+    let mut command = Command::new("/usr/sbin/sshd");
+    command.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config")).stderr(log);
+    command.spawn().expect("sshd is needed: install openssh-server")
 }
 
 impl Drop for Sshd {

@@ -1,13 +1,16 @@
 //! The arguments of `repl-ship`, and what they mean to the engine.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
+use crate::edge::link::Far;
+use crate::edge::ssh;
 use crate::engine::bdb::Environment;
 use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
@@ -16,6 +19,7 @@ use crate::engine::ship::{Ack, Only, Options, Release};
 use crate::rule::scheme::{Engine, Scheme};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::{Bookmark, Start};
+use crate::value::ssh_url::SshUrl;
 use crate::value::time::Until;
 use crate::value::units;
 
@@ -36,7 +40,7 @@ pub struct Args {
     pub set: Option<String>,
 
     /// Where to start in a one-way pipe: oldest, latest, or what 'repl-apply --position' printed
-    #[arg(long, value_name = "POS", default_value = "oldest", conflicts_with_all = ["via", "acks"])]
+    #[arg(long, value_name = "POS", default_value = "oldest", conflicts_with_all = ["far", "acks"])]
     pub from: Start,
 
     /// Ship all that is complete and exit
@@ -48,8 +52,20 @@ pub struct Args {
     pub segment: Option<PathBuf>,
 
     /// Start this command as the receiver, read its acknowledgements, and keep it running
-    #[arg(long, value_name = "CMD", conflicts_with = "acks")]
+    #[arg(long, value_name = "CMD", group = "far", conflicts_with = "acks")]
     pub via: Option<String>,
+
+    /// Log in at ssh://[USER@]HOST[:PORT]/DIR, run 'repl-apply --acks DIR' there, and keep it running as with --via
+    #[arg(long, value_name = "URL", value_parser = SshUrl::parse, group = "far", conflicts_with = "acks")]
+    pub to: Option<SshUrl>,
+
+    /// What is run there instead of repl-apply; words of a shell
+    #[arg(long, value_name = "CMD", default_value = "repl-apply", requires = "to", conflicts_with = "via")]
+    pub remote_command: String,
+
+    /// Log in with the private key in this file (may be repeated) [default: the agent's keys, then those in ~/.ssh]
+    #[arg(short, long, value_name = "FILE", requires = "to", conflicts_with = "via")]
+    pub identity: Vec<PathBuf>,
 
     /// Read the receiver's acknowledgements from this fifo
     #[arg(long, value_name = "FIFO")]
@@ -104,11 +120,11 @@ pub struct Args {
     pub state: Option<PathBuf>,
 
     /// Keep log at a PostgreSQL master by this replication slot, made if missing, until it is flushed at the receiver
-    #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "via")]
+    #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "far")]
     pub slot: Option<String>,
 
     /// Have the master give up segments that are flushed at the receiver: a MariaDB server, or a Berkeley DB environment
-    #[arg(long, requires = "via", conflicts_with_all = ["slot", "segment"])]
+    #[arg(long, requires = "far", conflicts_with_all = ["slot", "segment"])]
     pub purge: bool,
 
     /// How to reach the server for --slot (a libpq conninfo without password) or --purge (a MariaDB option file)
@@ -158,6 +174,29 @@ fn compress(text: &str) -> Result<Compress, String> {
 }
 
 impl Args {
+    /// The receiver that is to be started, if one is.
+    pub fn far(&self) -> Result<Option<Far>> {
+        let Some(url) = &self.to else {
+            return Ok(self.via.clone().map(Far::Command));
+        };
+        let Some(dir) = &url.path else {
+            return fail(Code::Usage, format!("--to {url} names no directory there"));
+        };
+        let words = std::io::stderr().as_fd().try_clone_to_owned().context("cannot use standard error")?;
+        let options = ssh::Options { identities: self.identity.clone(), ..ssh::Options::new(words) };
+        let command = format!("{} --acks {}", self.remote_command, shell_words::quote(dir));
+        Ok(Some(Far::Ssh { url: url.clone(), command, options }))
+    }
+
+    /// What the receiver is called in the state directory.
+    pub fn receiver(&self) -> String {
+        match (&self.via, &self.to) {
+            (Some(command), _) => command.clone(),
+            (None, Some(url)) => url.to_string(),
+            (None, None) => "standard output".to_owned(),
+        }
+    }
+
     /// How log is given up at the master. `warning` is what is wrong with how the engine removes log by itself.
     pub fn release(&self, scheme: &Scheme, warning: Option<&str>) -> Result<Option<Release>> {
         let engine = scheme.engine();

@@ -4,6 +4,9 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::value::entry::Moment;
 use crate::value::time::Time;
 
 /// Now.
@@ -18,4 +21,11 @@ pub fn now() -> Time {
 /// When a file was last written.
 pub fn written(metadata: &Metadata) -> Time {
     Time(metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1000))
+}
+
+/// Now, by the clock that inode times are taken from (`CLOCK_REALTIME_COARSE`): a change after this call has a time that
+/// is not before it. So a stamp whose ctime is not before it may hide a change to come, and cannot be trusted.
+pub fn coarse_now() -> Moment {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    Moment { seconds: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or_default() }
 }

@@ -2,6 +2,7 @@
 //! symbolic link, so no flip of a path component and no name can lead outside.
 
 pub mod draft;
+mod private;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -264,6 +265,13 @@ impl Dir {
         fs::renameat_with(&self.fd, name, &to.fd, to_name, fs::RenameFlags::NOREPLACE)
             .map_err(io::Error::from)
             .with_context(|| format!("cannot move {} to {}", self.shown(name), to.shown(to_name)))
+    }
+
+    /// Puts a file of this directory in the place of another of it, whose content need not outlive a power cut.
+    pub fn supersede(&self, name: &str, old: &str) -> Result<()> {
+        fs::renameat(&self.fd, name, &self.fd, old)
+            .map_err(io::Error::from)
+            .with_context(|| format!("cannot move {} to {}", self.shown(name), self.shown(old)))
     }
 
     /// Removes a file's name. It is gone for good after [`Dir::sync`].

@@ -1,4 +1,5 @@
-//! The two ends of a link: a command that was started for it, or the standard streams of this process.
+//! The two ends of a link: a command that was started for it, here or at another machine, or the standard streams of
+//! this process.
 //!
 //! A peer may be silent for ever, so every read has a time-out, and a command that does not take our bytes is ended by
 //! whoever notices the silence. Time-outs go by a clock that does not jump.
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,9 @@ use rustix::io::Errno;
 use super::child;
 use super::hook::end_group;
 use super::signal::Stop;
+use super::ssh;
 use crate::value::exit::{Code, fail};
+use crate::value::ssh_url::SshUrl;
 
 /// Pipe capacity that is asked for: fewer switches between the processes of a pipeline.
 const PIPE: usize = 1 << 20;
@@ -134,15 +137,47 @@ pub fn enlarge(fd: BorrowedFd<'_>) {
     let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE);
 }
 
+/// The far end of a link, and how it comes to be there.
+#[derive(Clone, Debug)]
+pub enum Far {
+    /// A command here, run by `/bin/sh -c`. Its standard error is ours.
+    Command(String),
+    /// A command at another machine.
+    Ssh {
+        /// Which machine.
+        url: SshUrl,
+        /// What its login shell is given to run.
+        command: String,
+        /// How to reach it.
+        options: ssh::Options,
+    },
+}
+
+impl Far {
+    /// Starts the command; returns its input and its output. Whatever goes wrong after that is what [`Peer::finish`] says.
+    pub fn start(&self) -> Result<(Peer, OwnedFd, OwnedFd)> {
+        match self {
+            Far::Command(command) => start(command),
+            Far::Ssh { url, command, options } => {
+                let (remote, input, output) = ssh::start(url, command, options)?;
+                Ok((Peer(End::Remote(remote)), input, output))
+            }
+        }
+    }
+}
+
 /// A command that was started to be the far end. Clones name the same command.
 #[derive(Clone)]
-pub struct Peer {
-    child: Arc<Mutex<Child>>,
-    leads_group: bool,
+pub struct Peer(End);
+
+#[derive(Clone)]
+enum End {
+    Child { child: Arc<Mutex<Child>>, leads_group: bool },
+    Remote(ssh::Remote),
 }
 
 /// Starts a command by `/bin/sh -c` with pipes to and from it. Its standard error is ours.
-pub fn start(command: &str) -> Result<(Peer, ChildStdin, ChildStdout)> {
+pub fn start(command: &str) -> Result<(Peer, OwnedFd, OwnedFd)> {
     // A command that may ask the terminal for a password must stay in the terminal's foreground group.
     let leads_group = !rustix::termios::isatty(rustix::stdio::stdin());
     let mut shell = Command::new("/bin/sh");
@@ -155,26 +190,28 @@ pub fn start(command: &str) -> Result<(Peer, ChildStdin, ChildStdout)> {
         return fail(Code::Failed, "a started command has no pipes");
     };
     enlarge(input.as_fd());
-    Ok((Peer { child: Arc::new(Mutex::new(child)), leads_group }, input, output))
+    let end = End::Child { child: Arc::new(Mutex::new(child)), leads_group };
+    Ok((Peer(end), input.into(), output.into()))
 }
 
 impl Peer {
     /// Ends the command at once; its pipes break.
     pub fn kill(&self) {
-        let mut child = self.child.lock();
-        if matches!(child.try_wait(), Ok(None)) {
-            if self.leads_group {
-                end_group(&child);
-            }
-            // Already gone is as good as killed.
-            let _ = child.kill();
+        match &self.0 {
+            End::Child { child, leads_group } => kill(&mut child.lock(), *leads_group),
+            End::Remote(remote) => remote.kill(),
         }
     }
 
-    /// Waits for the command, which has been given the end of its input; after `patience` it is killed.
+    /// Waits for the command, which has been given the end of its input; after `patience` it is killed. A command at
+    /// another machine that could not be started, or whose connection was lost, is an error with the code that says why.
     pub fn finish(&self, patience: Duration) -> Result<ExitStatus> {
+        let (child, leads_group) = match &self.0 {
+            End::Child { child, leads_group } => (child, *leads_group),
+            End::Remote(remote) => return remote.finish(patience),
+        };
         let watched = {
-            let mut child = self.child.lock();
+            let mut child = child.lock();
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
@@ -182,9 +219,19 @@ impl Peer {
         };
         // Not under the lock: others may kill it meanwhile.
         if !child::has_ended(&watched, Some(Instant::now() + patience))? {
-            self.kill();
+            kill(&mut child.lock(), leads_group);
         }
-        Ok(self.child.lock().wait()?)
+        Ok(child.lock().wait()?)
+    }
+}
+
+fn kill(child: &mut Child, leads_group: bool) {
+    if matches!(child.try_wait(), Ok(None)) {
+        if leads_group {
+            end_group(child);
+        }
+        // Already gone is as good as killed.
+        let _ = child.kill();
     }
 }
 

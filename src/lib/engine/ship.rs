@@ -32,7 +32,7 @@ use super::note::{Monitor, Note};
 use super::{log, site};
 use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
-use crate::edge::link::{Inlet, Outgoing};
+use crate::edge::link::{Far, Inlet, Outgoing};
 use crate::edge::signal::Stop;
 use crate::edge::watch::Watch;
 use crate::rule::scheme::Scheme;
@@ -118,7 +118,7 @@ pub enum To {
     /// A descriptor, with acknowledgements from a fifo.
     OutputWithAcks(File, File),
     /// A command that is started, and started again.
-    Via(String),
+    Via(Far),
 }
 
 const PIECE: usize = 1 << 18;
@@ -146,7 +146,7 @@ pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<(
         let shipped = match to {
             To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
             To::OutputWithAcks(out, acks) => parts.pipe(out, acks),
-            To::Via(command) => parts.keep_up(&command),
+            To::Via(far) => parts.keep_up(&far),
         };
         releasing.inspect(|releasing| releasing.end());
         shipped

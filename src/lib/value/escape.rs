@@ -31,13 +31,18 @@ pub fn show_bytes(name: &[u8]) -> String {
 
 /// One word of a line: everything but `A-Za-z0-9._:+-/@,` as `%XX`; the empty text is `-`, and so `-` is `%2D`.
 pub fn word(text: &str) -> String {
-    match text {
-        "" => return "-".to_owned(),
-        "-" => return "%2D".to_owned(),
+    word_bytes(text.as_bytes())
+}
+
+/// The same of bytes that need not be text, such as a path's.
+pub fn word_bytes(bytes: &[u8]) -> String {
+    match bytes {
+        b"" => return "-".to_owned(),
+        b"-" => return "%2D".to_owned(),
         _ => {}
     }
-    let mut word = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    let mut word = String::with_capacity(bytes.len());
+    for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"._:+-/@,".contains(&byte) {
             word.push(byte as char);
         } else {
@@ -49,9 +54,14 @@ pub fn word(text: &str) -> String {
 
 /// Reads a [`word`] back; `None` when it is not one.
 pub fn unword(word: &str) -> Option<String> {
+    String::from_utf8(unword_bytes(word)?).ok()
+}
+
+/// Reads [`word_bytes`] back; `None` when it is not one.
+pub fn unword_bytes(word: &str) -> Option<Vec<u8>> {
     match word {
         "" => return None,
-        "-" => return Some(String::new()),
+        "-" => return Some(Vec::new()),
         _ => {}
     }
     let mut bytes = Vec::with_capacity(word.len());
@@ -67,7 +77,7 @@ pub fn unword(word: &str) -> Option<String> {
             return None;
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -90,5 +100,7 @@ mod tests {
         for bad in ["", "%", "%4", "%zz", "a b", "%ff"] {
             assert_eq!(unword(bad), None, "{bad}");
         }
+        let path = b"/srv/\xff main\n";
+        assert_eq!(unword_bytes(&word_bytes(path)).as_deref(), Some(path.as_slice()));
     }
 }

@@ -75,7 +75,7 @@ impl Code {
 }
 
 /// An error whose exit code is decided, with an optional command that helps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// What to do next.
     pub code: Code,

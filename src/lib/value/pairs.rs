@@ -1,11 +1,20 @@
 //! `key=word` pairs with a space or a line end between them: hello, back channel and state records are written so.
 
-use super::escape::unword;
+use super::escape::{unword, unword_bytes};
 use super::position::number;
 
 /// The value of a key, unescaped; `None` when the key is absent or its word is malformed.
 pub fn get(text: &str, key: &str) -> Option<String> {
-    text.split([' ', '\n']).find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).and_then(unword)
+    find(text, key).and_then(unword)
+}
+
+/// The same of a value that need not be text, such as a path.
+pub fn bytes(text: &str, key: &str) -> Option<Vec<u8>> {
+    find(text, key).and_then(unword_bytes)
+}
+
+fn find<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.split([' ', '\n']).find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The value of a key as a number.

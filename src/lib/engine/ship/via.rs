@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::tracker::Tracker;
 use super::{PARTING, Parts, is_own_verdict};
 use crate::edge::hook::describe;
-use crate::edge::link::{self, Inlet};
+use crate::edge::link::{Far, Inlet};
 use crate::engine::note::Note;
 use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::position::{Position, Start};
@@ -18,13 +18,13 @@ const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 
 impl Parts<'_> {
     /// Connects by a command, again and again.
-    pub(super) fn keep_up(&mut self, command: &str) -> Result<()> {
+    pub(super) fn keep_up(&mut self, far: &Far) -> Result<()> {
         let mut back_off = BACK_OFF_LEAST;
         let mut failing_since = None;
         let mut reached: Option<(Position, Position)> = None;
         loop {
             let began = Instant::now();
-            let Err(error) = self.connect(command) else {
+            let Err(error) = self.connect(far) else {
                 return Ok(());
             };
             if !code_of(&error).is_transient() || self.stop.is_asked() {
@@ -65,8 +65,8 @@ impl Parts<'_> {
     }
 
     /// One connection by a command.
-    fn connect(&mut self, command: &str) -> Result<()> {
-        let (peer, input, output) = link::start(command).context("cannot start the receiver")?;
+    fn connect(&mut self, far: &Far) -> Result<()> {
+        let (peer, input, output) = far.start().context("cannot start the receiver")?;
         let tracker = Tracker::default();
         let shipped = std::thread::scope(|scope| {
             let (heard, bell, lost) = (&tracker, self.bell, peer.clone());
@@ -90,7 +90,6 @@ impl Parts<'_> {
             (shipped, status)
         });
         let (shipped, status) = shipped;
-        let status = status?;
         let shipped = match shipped {
             Err(error) if is_own_verdict(&error) => return Err(error),
             shipped => shipped,
@@ -98,6 +97,7 @@ impl Parts<'_> {
         if let Some(ended) = tracker.ended().filter(|ended| ended.said) {
             return ended.error();
         }
+        let status = status?;
         match (shipped, status.code()) {
             (Ok(()), Some(0)) => Ok(()),
             // Nothing else can be known of a command that cannot be run; retrying would hide it.

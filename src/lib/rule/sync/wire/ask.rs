@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::{Frame, LINES_MAX, SMALL_MAX, corrupt, name, seal, string};
 use crate::rule::sync::merkle::{Cv, GROUP, RANGE};
 use crate::value::escape::show_bytes;
+use crate::value::exit::Code;
 use crate::value::name::Name;
 use crate::value::octets::{Reader, put_text};
 
@@ -49,6 +50,8 @@ pub enum Ask {
     Run(Errand, Vec<(String, String)>),
     /// Something that the operator is to see, for the end where they are.
     Say(Say, Vec<u8>),
+    /// It failed: exit code, what happened, what helps.
+    Fail(Code, String, String),
     /// That was all.
     Bye,
 }
@@ -145,6 +148,12 @@ impl Ask {
                 }
                 b'R'
             }
+            Ask::Fail(code, why, hint) => {
+                out.push(*code as u8);
+                put_text(out, why.as_bytes());
+                put_text(out, hint.as_bytes());
+                b'F'
+            }
             Ask::Say(say, bytes) => {
                 out.push(*say as u8);
                 out.extend(bytes);
@@ -201,6 +210,7 @@ impl Ask {
                 }
                 Ask::Run(errand, values)
             }
+            b'F' => Ask::Fail(Code::from_number(reader.byte()?)?, string(reader)?, string(reader)?),
             b'E' => {
                 let say = reader.byte()?;
                 Ask::Say(SAYS.into_iter().find(|known| *known as u8 == say)?, reader.rest().to_vec())

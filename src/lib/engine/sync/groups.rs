@@ -1,0 +1,74 @@
+//! Reading a part of a file group by group, as both ends do: holes are not read, and what another process cuts off while
+//! it is read is an end of the file, not a fault.
+
+use std::fs::File;
+use std::io;
+
+use crate::edge::blocks;
+use crate::edge::read::read_at;
+use crate::rule::sync::merkle::{self, Cv, GROUP};
+
+/// Bytes that are read at once.
+const STEP: u64 = 4 * GROUP;
+
+/// One group of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Its place in the file.
+    pub offset: u64,
+    /// Its bytes: 64 KiB, fewer in the last group of the part.
+    pub bytes: &'a [u8],
+    /// Whether all of it is a hole.
+    pub is_hole: bool,
+}
+
+/// Shows each group of `offset..offset + length` in order; false when the file ends before.
+pub fn read<E: From<io::Error>>(
+    file: &File,
+    offset: u64,
+    length: u64,
+    mut see: impl FnMut(Group<'_>) -> Result<(), E>,
+) -> Result<bool, E> {
+    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
+    let end = offset + length;
+    if file.metadata()?.len() < end {
+        return Ok(false);
+    }
+    let mut data = blocks::data(file, offset, end)?;
+    let mut next = data.next().transpose()?.unwrap_or(end..end);
+    let mut buffer = vec![0; STEP.min(length) as usize];
+    let mut at = offset;
+    while at < end {
+        while next.end <= at && next.start < end {
+            next = data.next().transpose()?.unwrap_or(end..end);
+        }
+        let begin = next.start.max(at);
+        // Whole groups in front of the next data are holes.
+        while at < end && (at + GROUP).min(end) <= begin {
+            let length = GROUP.min(end - at);
+            see(Group { offset: at, bytes: &ZEROS[..length as usize], is_hole: true })?;
+            at += length;
+        }
+        if at < end {
+            let want = STEP.min(end - at) as usize;
+            if read_at(file, &mut buffer[..want], at)? < want {
+                return Ok(false);
+            }
+            for bytes in buffer[..want].chunks(GROUP as usize) {
+                see(Group { offset: at, bytes, is_hole: false })?;
+                at += bytes.len() as u64;
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The cvs of the groups of a part; `None` when the file ends before.
+pub fn digests(file: &File, offset: u64, length: u64) -> io::Result<Option<Vec<Cv>>> {
+    let mut cvs = Vec::with_capacity(merkle::parts(length, GROUP));
+    let is_whole = read(file, offset, length, |group| {
+        cvs.push(merkle::group(group.offset, group.bytes));
+        Ok::<_, io::Error>(())
+    })?;
+    Ok(is_whole.then_some(cvs))
+}

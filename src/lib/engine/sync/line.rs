@@ -1,0 +1,440 @@
+//! The receiving end's workers. Each has a line to the other end: one question is open on it at a time, and while one
+//! worker waits the others go on, so that no file costs a round trip of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+
+use super::channel::Sender;
+use super::ledger::{Ledger, Outcome};
+use super::listing::hear;
+use super::target::{Basis, Sink, Target};
+use crate::edge::tree::Dress;
+use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
+use crate::rule::sync::wire::Frame;
+use crate::rule::sync::wire::ask::{Ask, Pages, Part};
+use crate::rule::sync::wire::corrupt;
+use crate::rule::sync::wire::tell::{Patch, Small, Tell};
+use crate::value::entry::{Entry, Stamp};
+
+/// A file whose content may differ.
+pub struct Work {
+    /// Its turn among the files of this pass.
+    pub turn: u64,
+    /// As the source has it.
+    pub new: Entry,
+    /// As it is here.
+    pub old: Option<Entry>,
+    basis: Basis,
+    sink: Mutex<Option<Arc<Sink>>>,
+    left: AtomicUsize,
+    cvs: Mutex<Vec<Cv>>,
+    trouble: Mutex<Option<String>>,
+    literal: AtomicU64,
+}
+
+/// What a worker does next.
+pub enum Task {
+    /// Files that are no longer than a group at the source.
+    Small(Vec<Arc<Work>>),
+    /// A range of a longer file.
+    Range(Arc<Work>, u64),
+}
+
+impl Work {
+    /// A file to compare or to fetch.
+    pub fn new(turn: u64, new: Entry, old: Option<Entry>, basis: Basis) -> Work {
+        let ranges = merkle::parts(new.stamp.size, RANGE);
+        Work {
+            turn,
+            basis,
+            sink: Mutex::default(),
+            left: AtomicUsize::new(ranges),
+            cvs: Mutex::new(vec![[0; 32]; ranges]),
+            trouble: Mutex::default(),
+            literal: AtomicU64::new(0),
+            new,
+            old,
+        }
+    }
+
+    /// Whether it goes with others in one question.
+    pub fn is_small(&self) -> bool {
+        self.new.stamp.size <= GROUP
+    }
+
+    fn part(&self, offset: u64) -> Part {
+        let size = self.new.stamp.size;
+        Part { name: self.new.name.clone(), offset, length: RANGE.min(size - offset), size }
+    }
+
+    /// Notes why what is here may not be what is there; the first cause stays.
+    fn trouble(&self, why: impl Into<String>) {
+        self.trouble.lock().get_or_insert_with(|| why.into());
+    }
+
+    fn hold(&self, stamp: &Stamp) {
+        if *stamp != self.new.stamp {
+            self.trouble("it changed while it was read");
+        }
+    }
+}
+
+/// One worker.
+pub struct Line<'a, 'l> {
+    /// Its number, which every frame of it carries.
+    pub number: u16,
+    /// To the other end.
+    pub sender: Sender,
+    /// From the other end.
+    pub inbox: &'a mut Receiver<Frame>,
+    /// Where changes go.
+    pub target: Target<'a>,
+    /// What comes of the files.
+    pub ledger: &'a Ledger<'l>,
+    /// Bytes of a page.
+    pub page: usize,
+    /// What files wear.
+    pub dress: Dress,
+    /// Whether nothing is to be changed.
+    pub is_dry: bool,
+}
+
+impl Line<'_, '_> {
+    /// Sends a question.
+    fn ask(&self, ask: &Ask) -> Result<()> {
+        self.sender.send(ask.seal(self.number))
+    }
+
+    /// Waits for an answer.
+    fn hear(&self) -> Result<Tell> {
+        hear(self.inbox)
+    }
+
+    /// Does what comes until nothing comes any more.
+    pub fn work(&self, tasks: &Mutex<Receiver<Task>>, over: &AtomicBool) -> Result<()> {
+        loop {
+            let task = tasks.lock().recv();
+            match task {
+                // Another worker failed: nothing of this pass counts any more.
+                Ok(_) if over.load(Ordering::Acquire) => {}
+                Ok(Task::Small(works)) => self.small(&works)?,
+                Ok(Task::Range(work, offset)) => {
+                    self.range(&work, offset)?;
+                    if work.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        self.finish(&work)?;
+                    }
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn sink(&self, work: &Work) -> Result<Arc<Sink>> {
+        let mut sink = work.sink.lock();
+        if let Some(sink) = &*sink {
+            return Ok(Arc::clone(sink));
+        }
+        let made = Arc::new(self.target.sink(&work.new, work.old.as_ref())?);
+        *sink = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn small(&self, works: &[Arc<Work>]) -> Result<()> {
+        let mut asked = Vec::with_capacity(works.len());
+        let mut buffer = vec![0; GROUP as usize];
+        for work in works {
+            let is_known = work.basis.size() <= GROUP && (work.old.is_some() || work.basis.size() > 0);
+            let digest = if is_known {
+                let count = work.basis.read(&self.target, 0, &mut buffer)?;
+                Some(merkle::whole(&buffer[..count]))
+            } else {
+                None
+            };
+            asked.push((work.new.name.clone(), digest));
+        }
+        self.ask(&Ask::Small(asked.clone()))?;
+        let mut next = works.iter().zip(asked);
+        let mut left = works.len();
+        while left > 0 {
+            let Tell::Smalls(answers) = self.hear()? else {
+                return Err(corrupt("not an answer about small files"));
+            };
+            if answers.is_empty() {
+                return Err(corrupt("an empty answer"));
+            }
+            for answer in answers {
+                let Some((work, (_, digest))) = next.next() else {
+                    return Err(corrupt("more answers than questions"));
+                };
+                left -= 1;
+                self.one_small(work, digest, answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn one_small(&self, work: &Work, known: Option<Cv>, answer: Small) -> Result<()> {
+        let digest = match (answer, known) {
+            (Small::Same(stamp), Some(digest)) => {
+                work.hold(&stamp);
+                digest
+            }
+            (Small::Same(_), None) => return Err(corrupt("'the same' as nothing")),
+            (Small::Whole(stamp, digest, bytes), _) => {
+                if merkle::whole(&bytes) != digest {
+                    return Err(corrupt(format!(
+                        "{}: the digest of its bytes is not the one that came with them",
+                        work.new.name
+                    )));
+                }
+                work.hold(&stamp);
+                work.literal.store(bytes.len() as u64, Ordering::Relaxed);
+                if !self.is_dry {
+                    let sink = self.sink(work)?;
+                    if !bytes.is_empty() {
+                        self.target.write(&sink, 0, &bytes)?;
+                    }
+                }
+                // Its length goes with its bytes: what was listed before may be older.
+                if bytes.len() as u64 != work.new.stamp.size {
+                    work.trouble("it changed while it was read");
+                    return self.settle(work, digest, Some(bytes.len() as u64));
+                }
+                digest
+            }
+            (Small::Gone(why), _) => {
+                work.trouble(why);
+                return self.settle(work, [0; 32], None);
+            }
+        };
+        self.settle(work, digest, Some(work.new.stamp.size))
+    }
+
+    /// One range of a file: its digests are compared, what differs is asked for, and what is then here is proven by the
+    /// cv of the range.
+    fn range(&self, work: &Work, offset: u64) -> Result<()> {
+        let part = work.part(offset);
+        let done = if work.basis.size() <= offset { self.fetch(work, &part) } else { self.compare(work, &part) };
+        let cv = done?;
+        if let Some(cv) = cv {
+            work.cvs.lock()[(offset / RANGE) as usize] = cv;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, work: &Work, part: &Part) -> Result<Option<Cv>> {
+        self.ask(&Ask::Digests(part.clone()))?;
+        let mut own = work.basis.digests(&self.target, part.offset, part.length)?;
+        let (stamp, proof, theirs) = match self.hear()? {
+            Tell::Digests(stamp, proof, theirs) => (stamp, proof, theirs),
+            Tell::Gone(why) => {
+                work.trouble(why);
+                return Ok(None);
+            }
+            _ => return Err(corrupt("not the digests of a range")),
+        };
+        if theirs.len() != merkle::parts(part.length, GROUP) {
+            return Err(corrupt("digests of another range"));
+        }
+        work.hold(&stamp);
+        own.resize(theirs.len(), [0; 32]);
+        let differs = |(number, short): (usize, &[u8; SHORT])| (own[number][..SHORT] != short[..]).then_some(number);
+        let different: Vec<usize> = theirs.iter().enumerate().filter_map(differs).collect();
+        if !different.is_empty() && !self.patch(work, part, &different, &mut own)? {
+            return Ok(None);
+        }
+        self.prove(work, part, &own, &proof)
+    }
+
+    /// What is here of a range must have the source's cv; where the source was changing, it need not.
+    fn prove(&self, work: &Work, part: &Part, own: &[Cv], proof: &Cv) -> Result<Option<Cv>> {
+        let cv = merkle::fold(own, part.size <= RANGE);
+        if cv == *proof || self.is_dry {
+            return Ok(Some(cv));
+        }
+        self.distrust(work);
+        Ok(None)
+    }
+
+    /// What is here now is not what the source has, though short digests said so. Where the source did not change, two
+    /// contents have the same short digest: the file is fetched whole the next time.
+    fn distrust(&self, work: &Work) {
+        if work.trouble.lock().is_none() {
+            self.ledger.distrust(&work.new.name);
+        }
+        work.trouble("it changed while it was read");
+    }
+
+    /// Fetches the pages that differ of some groups; `own` gets the cvs of the groups as they are now. False when the
+    /// source could not say.
+    fn patch(&self, work: &Work, part: &Part, different: &[usize], own: &mut [Cv]) -> Result<bool> {
+        let mut buffer = vec![0; GROUP as usize];
+        let mut groups = Vec::with_capacity(different.len());
+        for number in different {
+            let offset = part.offset + *number as u64 * GROUP;
+            let count = work.basis.read(&self.target, offset, &mut buffer)?;
+            groups.push(Pages { offset, digests: buffer[..count].chunks(self.page).map(merkle::page).collect() });
+        }
+        self.ask(&Ask::Pages(part.clone(), self.page as u32, groups))?;
+        let (mut expected, mut is_laid) = (different.iter(), true);
+        loop {
+            match self.hear()? {
+                Tell::Patches(patches) => {
+                    for patch in patches {
+                        let Some(number) =
+                            expected.next().filter(|number| part.offset + **number as u64 * GROUP == patch.offset)
+                        else {
+                            return Err(corrupt("a patch of another group"));
+                        };
+                        match self.lay(work, part, &patch, &mut buffer)? {
+                            Some(cv) => own[*number] = cv,
+                            None => is_laid = false,
+                        }
+                    }
+                }
+                Tell::Done(stamp, _) if expected.len() == 0 => {
+                    work.hold(&stamp);
+                    if !is_laid {
+                        self.distrust(work);
+                    }
+                    return Ok(is_laid);
+                }
+                Tell::Gone(why) => {
+                    work.trouble(why);
+                    return Ok(false);
+                }
+                _ => return Err(corrupt("not the pages of a range")),
+            }
+        }
+    }
+
+    /// Lays a patch over the group that is here, proves the result, and writes what is new; `None` when the result is not
+    /// what the source has.
+    fn lay(&self, work: &Work, part: &Part, patch: &Patch, buffer: &mut [u8]) -> Result<Option<Cv>> {
+        let length = GROUP.min(part.offset + part.length - patch.offset) as usize;
+        let count = work.basis.read(&self.target, patch.offset, &mut buffer[..length])?;
+        buffer[count..length].fill(0);
+        let is_hole = patch.bytes.is_empty();
+        let mut bytes = patch.bytes.as_slice();
+        for page in 0..length.div_ceil(self.page).min(128) {
+            if patch.pages & 1 << page != 0 {
+                let place = page * self.page..((page + 1) * self.page).min(length);
+                if is_hole {
+                    buffer[place].fill(0);
+                    continue;
+                }
+                let Some((taken, rest)) = bytes.split_at_checked(place.len()) else {
+                    return Err(corrupt("a patch with too few bytes"));
+                };
+                buffer[place].copy_from_slice(taken);
+                bytes = rest;
+            }
+        }
+        let cv = merkle::group(patch.offset, &buffer[..length]);
+        if cv != patch.cv || !bytes.is_empty() {
+            return Ok(None);
+        }
+        work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
+        if !self.is_dry {
+            self.write_pages(work, patch, is_hole, &buffer[..length])?;
+        }
+        Ok(Some(cv))
+    }
+
+    fn write_pages(&self, work: &Work, patch: &Patch, is_hole: bool, group: &[u8]) -> Result<()> {
+        let sink = self.sink(work)?;
+        if is_hole {
+            return self.target.hole(&sink, patch.offset, group.len() as u64, false);
+        }
+        let pages = group.len().div_ceil(self.page);
+        let mut page = 0;
+        while page < pages {
+            let run = (page..pages).take_while(|page| patch.pages & 1 << page != 0).count();
+            if run > 0 {
+                let place = page * self.page..((page + run) * self.page).min(group.len());
+                self.target.write(&sink, patch.offset + place.start as u64, &group[place])?;
+            }
+            page += run + 1;
+        }
+        Ok(())
+    }
+
+    /// A range of which nothing is here.
+    fn fetch(&self, work: &Work, part: &Part) -> Result<Option<Cv>> {
+        if self.is_dry {
+            work.literal.fetch_add(part.length, Ordering::Relaxed);
+            return Ok(Some([0; 32]));
+        }
+        self.ask(&Ask::Bytes(part.clone()))?;
+        let sink = self.sink(work)?;
+        let (mut own, mut at, end) = (Vec::new(), part.offset, part.offset + part.length);
+        loop {
+            match self.hear()? {
+                Tell::Data(offset, bytes) if offset == at && bytes.len() as u64 <= end - at && offset % GROUP == 0 => {
+                    for group in bytes.chunks(GROUP as usize) {
+                        own.push(merkle::group(at, group));
+                        self.target.write(&sink, at, group)?;
+                        at += group.len() as u64;
+                    }
+                    work.literal.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                }
+                Tell::Hole(offset, length)
+                    if offset == at && (1..=end - at).contains(&length) && offset % GROUP == 0 =>
+                {
+                    let zeros = [0; GROUP as usize];
+                    for begin in (at..at + length).step_by(GROUP as usize) {
+                        own.push(merkle::group(begin, &zeros[..GROUP.min(at + length - begin) as usize]));
+                    }
+                    self.target.hole(&sink, at, length, work.basis.size() <= at)?;
+                    at += length;
+                }
+                Tell::Done(stamp, proof) if at == end => {
+                    work.hold(&stamp);
+                    return self.prove(work, part, &own, &proof);
+                }
+                Tell::Gone(why) => {
+                    work.trouble(why);
+                    return Ok(None);
+                }
+                _ => return Err(corrupt("not the bytes of a range")),
+            }
+        }
+    }
+
+    /// All ranges of a file are done.
+    fn finish(&self, work: &Work) -> Result<()> {
+        let cvs = std::mem::take(&mut *work.cvs.lock());
+        let digest = merkle::fold(&cvs, true);
+        self.settle(work, digest, Some(work.new.stamp.size))
+    }
+
+    /// A file is done: its length and what it wears are set where anything differs.
+    fn settle(&self, work: &Work, digest: Cv, length: Option<u64>) -> Result<()> {
+        let trouble = work.trouble.lock().clone();
+        let sink = work.sink.lock().take();
+        let Some(length) = length else {
+            return self.ledger.settle(work, Outcome::Unsettled(trouble.unwrap_or_default()));
+        };
+        let mut new = work.new.clone();
+        new.stamp.size = length;
+        let old = work.old.as_ref();
+        let is_changed = sink.is_some() || old.is_none_or(|old| !old.is_file()) || work.basis.size() != length;
+        let literal = work.literal.load(Ordering::Relaxed);
+        let here = match (is_changed, self.is_dry) {
+            (true, false) => {
+                let sink = sink.map_or_else(|| self.target.sink(&new, old).map(Arc::new), Ok)?;
+                self.target.finish(&sink, &new, old, digest, self.dress)?
+            }
+            (false, false) => self.target.keep(&new, old, digest, self.dress)?,
+            (_, true) => Stamp::default(),
+        };
+        match trouble {
+            None => self.ledger.settle(work, Outcome::Equal { here, digest, is_changed, literal }),
+            Some(why) => self.ledger.settle(work, Outcome::Fuzzy { why, is_changed, literal }),
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! One pass: the source's list, the walk of what is here and the pairs of the pass before, all in the order of names, are
+//! gone through together, so that no tree has to fit into memory; what may differ is handed to the workers.
+//!
+//! Nothing is removed before all of the list has come without an error, and nothing at all unless asked for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::iter::Peekable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+
+use super::channel::Sender;
+use super::journal::op::Op;
+use super::ledger::Ledger;
+use super::line::{Line, Task, Work};
+use super::listing::Listing;
+use super::pairs::{Old, Pair};
+use super::target::{Basis, Target, is_dressed};
+use crate::edge::tree::{Dress, Unread, Walk};
+use crate::rule::sync::item::Act;
+use crate::rule::sync::merkle::{GROUP, RANGE};
+use crate::rule::sync::wire::Frame;
+use crate::value::entry::Entry;
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::name::Name;
+
+/// Small files in one question, and how many bytes they may have together.
+const BATCH: usize = 256;
+const BATCH_BYTES: u64 = 1 << 20;
+/// Tasks that may wait for a worker.
+const WAITING: usize = 64;
+
+/// How a pass goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Names that are not at the source are removed.
+    pub is_deleting: bool,
+    /// More removals than this are refused.
+    pub max_delete: Option<u64>,
+    /// No stamp is trusted.
+    pub is_distrustful: bool,
+    /// Whether what the journal of an earlier run has may be trusted: not before it was compared once.
+    pub trusts_pending: bool,
+    /// Nothing is changed.
+    pub is_dry: bool,
+    /// What files wear.
+    pub dress: Dress,
+    /// Bytes of a page.
+    pub page: usize,
+}
+
+/// Which names a pass is for: databases want some files copied after all others.
+pub type Turnout<'a> = &'a (dyn Fn(&Name) -> bool + Sync);
+
+/// The lines to the other end. The first is for the list and for errands, the others have a worker each.
+pub struct Lines {
+    /// To the other end.
+    pub sender: Sender,
+    /// From the other end, by line.
+    pub inboxes: Vec<Receiver<Frame>>,
+}
+
+/// What a pass works with.
+pub struct Pass<'a, 'l> {
+    /// Where changes go.
+    pub target: Target<'a>,
+    /// What comes of it.
+    pub ledger: &'a Ledger<'l>,
+    /// How.
+    pub manner: Manner,
+    /// For which names.
+    pub turnout: Turnout<'a>,
+}
+
+/// What the merge leaves for its end.
+#[derive(Default)]
+struct Rest {
+    /// In the order of names.
+    removals: Vec<(Name, bool)>,
+    /// What takes the place of a directory here, once that is empty.
+    late: Vec<(Entry, Option<Entry>)>,
+    /// Further names of files: the entry, the first name, whether they are one file here already.
+    links: Vec<(Entry, Name, bool, Option<Entry>)>,
+    directories: Vec<(Entry, Option<Entry>)>,
+    leaders: HashMap<(u64, u64), (Name, Option<u64>)>,
+    turn: u64,
+}
+
+/// Small files that wait to be asked for together.
+struct Batch<'a> {
+    tasks: &'a SyncSender<Task>,
+    small: Vec<Arc<Work>>,
+    size: u64,
+}
+
+impl Batch<'_> {
+    /// False when no worker is left.
+    fn add(&mut self, work: Work) -> bool {
+        let work = Arc::new(work);
+        let size = work.new.stamp.size;
+        if !work.is_small() {
+            let ranges = (0..size).step_by(RANGE as usize);
+            return ranges.into_iter().all(|offset| self.tasks.send(Task::Range(Arc::clone(&work), offset)).is_ok());
+        }
+        self.size += size;
+        self.small.push(work);
+        self.small.len() < BATCH && self.size < BATCH_BYTES || self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
+        self.size = 0;
+        let small = std::mem::take(&mut self.small);
+        small.is_empty() || self.tasks.send(Task::Small(small)).is_ok()
+    }
+}
+
+impl Pass<'_, '_> {
+    /// Goes through it all.
+    pub fn run(&self, lines: &mut Lines, listing: &mut Listing<'_, '_>, walk: Walk, old: Old) -> Result<()> {
+        let mut rest = Rest::default();
+        let is_whole = self.round(lines, |batch, over| self.merge(listing, walk, old, &mut rest, batch, over))?;
+        self.remove(&mut rest, is_whole)?;
+        let late = std::mem::take(&mut rest.late);
+        self.round(lines, |batch, _| {
+            for (new, old) in late {
+                self.put(new, old.filter(|old| !old.is_directory()), &mut rest, batch)?;
+            }
+            Ok(true)
+        })?;
+        self.link(&rest)?;
+        self.dress(&rest)
+    }
+
+    /// Starts the workers, feeds them, and waits until they are done.
+    fn round(&self, lines: &mut Lines, feed: impl FnOnce(&mut Batch<'_>, &AtomicBool) -> Result<bool>) -> Result<bool> {
+        let (tasks, waiting) = sync_channel(WAITING);
+        let (waiting, over) = (Mutex::new(waiting), AtomicBool::new(false));
+        let sender = &lines.sender;
+        std::thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for (number, inbox) in (1..).zip(&mut lines.inboxes) {
+                let (waiting, over) = (&waiting, &over);
+                let line = Line {
+                    number,
+                    sender: sender.clone(),
+                    inbox,
+                    target: self.target,
+                    ledger: self.ledger,
+                    page: self.manner.page,
+                    dress: self.manner.dress,
+                    is_dry: self.manner.is_dry,
+                };
+                workers.push(scope.spawn(move || {
+                    let done = line.work(waiting, over);
+                    if done.is_err() {
+                        over.store(true, Ordering::Release);
+                        drain(&line, waiting);
+                    }
+                    done
+                }));
+            }
+            let mut batch = Batch { tasks: &tasks, small: Vec::new(), size: 0 };
+            let fed = feed(&mut batch, &over).map(|is_whole| batch.flush() && is_whole);
+            if fed.is_err() {
+                over.store(true, Ordering::Release);
+            }
+            drop(tasks);
+            let mut first = Ok(());
+            for worker in workers {
+                let done = worker.join().unwrap_or_else(|_| fail(Code::Failed, "a worker ended abruptly"));
+                first = first.and(done);
+            }
+            first.and(fed)
+        })
+    }
+
+    /// Whether all of the list came.
+    fn merge(
+        &self,
+        listing: &mut Listing<'_, '_>,
+        walk: Walk,
+        mut old: Old,
+        rest: &mut Rest,
+        batch: &mut Batch<'_>,
+        over: &AtomicBool,
+    ) -> Result<bool> {
+        let mut here = walk.peekable();
+        let mut planned = match self.target {
+            Target::Direct(_) => Vec::new(),
+            Target::Journal(_, journal) => journal.names(),
+        };
+        planned.sort();
+        let mut planned = planned.into_iter().peekable();
+        while let Some(new) = listing.next()? {
+            if over.load(Ordering::Acquire) || !self.ledger.wait_for(rest.turn, || over.load(Ordering::Acquire)) {
+                return Ok(false);
+            }
+            while let Some(gone) = next_before(&mut here, &new.name)? {
+                self.absent(gone, rest);
+            }
+            while let Some(name) = planned.next_if(|name| *name <= new.name) {
+                if let (Target::Journal(_, journal), true) = (self.target, name != new.name && (self.turnout)(&name)) {
+                    journal.forget(&name)?;
+                }
+            }
+            let entry = match here.next_if(|entry| matches!(entry, Ok(entry) if entry.name == new.name)) {
+                Some(entry) => entry.ok(),
+                None => None,
+            };
+            let pair = old.find(&new.name);
+            self.meet(new, entry, pair, rest, batch)?;
+        }
+        for gone in here {
+            self.absent(gone.map_err(unread)?, rest);
+        }
+        if let Target::Journal(_, journal) = self.target {
+            planned.filter(|name| (self.turnout)(name)).try_for_each(|name| journal.forget(&name))?;
+        }
+        Ok(listing.is_whole())
+    }
+
+    /// A name that is here and not at the source.
+    fn absent(&self, gone: Entry, rest: &mut Rest) {
+        if (self.turnout)(&gone.name) {
+            rest.removals.push((gone.name, gone.kind == crate::value::entry::Kind::Directory));
+        }
+    }
+
+    /// A name that is at the source.
+    fn meet(
+        &self,
+        new: Entry,
+        old: Option<Entry>,
+        pair: Option<Pair>,
+        rest: &mut Rest,
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
+        let is_file = new.is_file();
+        self.ledger.count(|counts| {
+            counts.entries += 1;
+            if is_file {
+                counts.files += 1;
+                counts.bytes += new.stamp.size;
+            }
+        });
+        if new.is_directory() {
+            self.make_directory(&new, old.as_ref())?;
+            rest.directories.push((new, old));
+            return Ok(());
+        }
+        if !(self.turnout)(&new.name) {
+            // It has its pass before or after this one; what is known of it stays known.
+            if pair.is_some() {
+                self.ledger.turn(rest.turn, pair)?;
+                rest.turn += 1;
+            }
+            return Ok(());
+        }
+        if old.as_ref().is_some_and(Entry::is_directory) {
+            rest.late.push((new, old));
+            return Ok(());
+        }
+        if is_file && new.links > 1 {
+            let inode = old.as_ref().filter(|old| old.is_file()).map(|old| old.stamp.inode);
+            if let Some((leader, leader_inode)) = rest.leaders.get(&(new.stamp.device, new.stamp.inode)) {
+                let is_one = inode.is_some() && inode == *leader_inode;
+                rest.links.push((new, leader.clone(), is_one, old));
+                return Ok(());
+            }
+            rest.leaders.insert((new.stamp.device, new.stamp.inode), (new.name.clone(), inode));
+        }
+        if let Some(pair) = pair.filter(|pair| self.is_trusted(pair, &new, old.as_ref())) {
+            return self.trust(pair, &new, old.as_ref(), rest);
+        }
+        self.put(new, old, rest, batch)
+    }
+
+    /// Whether a pair says that there is nothing to read.
+    fn is_trusted(&self, pair: &Pair, new: &Entry, old: Option<&Entry>) -> bool {
+        let here = old.filter(|old| old.is_file()).map(|old| old.stamp).unwrap_or_default();
+        let is_pending = self.target.pending(&new.name).is_some();
+        let is_known = new.is_file() && pair.source == new.stamp && pair.here == here && pair.is_pending == is_pending;
+        is_known
+            && !self.manner.is_distrustful
+            && (self.manner.trusts_pending || !is_pending)
+            && (is_pending || old.is_some())
+    }
+
+    fn trust(&self, pair: Pair, new: &Entry, old: Option<&Entry>, rest: &mut Rest) -> Result<()> {
+        self.ledger.count(|counts| counts.trusted += new.stamp.size);
+        let mut pair = pair;
+        if !self.manner.is_dry {
+            pair.here = self.target.keep(new, old, pair.digest, self.manner.dress)?;
+            pair.is_pending = self.target.pending(&new.name).is_some();
+        }
+        if old.is_some_and(|old| !is_dressed(new, old, self.manner.dress)) {
+            self.dressed(new, old);
+        }
+        self.ledger.turn(rest.turn, Some(pair))?;
+        rest.turn += 1;
+        Ok(())
+    }
+
+    fn dressed(&self, new: &Entry, old: Option<&Entry>) {
+        self.ledger.count(|counts| counts.dressed += 1);
+        self.ledger.tell(Act::Dress, new, old);
+    }
+
+    /// Something other than a directory.
+    fn put(&self, new: Entry, old: Option<Entry>, rest: &mut Rest, batch: &mut Batch<'_>) -> Result<()> {
+        if new.is_file() {
+            let basis = match self.ledger.is_distrusted(&new.name) {
+                true => Basis::default(),
+                false => self.target.basis(&new.name, old.as_ref())?,
+            };
+            let turn = rest.turn;
+            rest.turn += 1;
+            return if batch.add(Work::new(turn, new, old, basis)) {
+                Ok(())
+            } else {
+                fail(Code::Failed, "the workers ended early")
+            };
+        }
+        let is_equal = old.as_ref().is_some_and(|old| old.kind == new.kind);
+        let is_dressed = old.as_ref().is_some_and(|old| is_dressed(&new, old, self.manner.dress));
+        match (is_equal, is_dressed) {
+            (true, true) => return self.settle_journal(&new.name),
+            (true, false) => self.dressed(&new, old.as_ref()),
+            (false, _) => self.made(&new, old.as_ref()),
+        }
+        match (self.target, is_equal) {
+            _ if self.manner.is_dry => Ok(()),
+            (Target::Direct(tree), true) => tree.dress(&new, self.manner.dress),
+            (Target::Direct(tree), false) => tree.make(&new).and_then(|()| tree.dress(&new, self.manner.dress)),
+            (Target::Journal(_, journal), true) => journal.add(Op::Dress(new)),
+            (Target::Journal(_, journal), false) => journal.add(Op::Make(new)),
+        }
+    }
+
+    /// Nothing is to be done with a name any more.
+    fn settle_journal(&self, name: &Name) -> Result<()> {
+        match self.target {
+            Target::Journal(_, journal) if !self.manner.is_dry => journal.forget(name),
+            _ => Ok(()),
+        }
+    }
+
+    fn made(&self, new: &Entry, old: Option<&Entry>) {
+        self.ledger.count(|counts| counts.created += 1);
+        self.ledger.tell(Act::Create, new, old);
+    }
+
+    fn make_directory(&self, new: &Entry, old: Option<&Entry>) -> Result<()> {
+        let is_there = old.is_some_and(Entry::is_directory);
+        if is_there {
+            return Ok(());
+        }
+        self.made(new, old);
+        match self.target {
+            _ if self.manner.is_dry => Ok(()),
+            Target::Direct(tree) => tree.make(new),
+            Target::Journal(_, journal) => journal.add(Op::Make(new.clone())),
+        }
+    }
+
+    /// What is not at the source goes, the deepest first.
+    fn remove(&self, rest: &mut Rest, is_whole: bool) -> Result<()> {
+        let is_needed = !rest.late.is_empty();
+        if !self.manner.is_deleting {
+            return if is_needed { self.refuse_late(rest) } else { Ok(()) };
+        }
+        if !is_whole {
+            return Ok(());
+        }
+        let count = rest.removals.len() as u64;
+        if let Some(most) = self.manner.max_delete.filter(|most| count > *most) {
+            let failure =
+                Failure::new(Code::Guarded, format!("{count} names would be removed, more than --max-delete {most}"));
+            return Err(failure.hint("look at what goes by -n --itemize, then use a higher --max-delete").into());
+        }
+        for (name, is_directory) in rest.removals.iter().rev() {
+            self.ledger.count(|counts| counts.deleted += 1);
+            let gone = removed(name, *is_directory);
+            self.ledger.tell(Act::Delete, &gone, None);
+            match self.target {
+                _ if self.manner.is_dry => {}
+                Target::Direct(tree) => tree.remove(name, *is_directory)?,
+                Target::Journal(_, journal) => {
+                    journal.add(Op::Remove { name: name.clone(), is_directory: *is_directory })?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Without leave to remove, a directory with something in it stays one.
+    fn refuse_late(&self, rest: &mut Rest) -> Result<()> {
+        let is_full =
+            |(new, _): &&(Entry, Option<Entry>)| rest.removals.iter().any(|(name, _)| name.is_below(&new.name));
+        match rest.late.iter().find(is_full) {
+            Some((new, _)) => {
+                let text =
+                    format!("{} is {} at the source and a directory with something in it here", new.name, new.kind);
+                Err(Failure::new(Code::Guarded, text).hint("let it go by --delete").into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Further names of files that have several.
+    fn link(&self, rest: &Rest) -> Result<()> {
+        for (new, leader, is_one, old) in &rest.links {
+            if *is_one && !self.ledger.is_replaced(leader) {
+                self.settle_journal(&new.name)?;
+                continue;
+            }
+            self.ledger.count(|counts| counts.dressed += 1);
+            self.ledger.tell(Act::Link, new, old.as_ref());
+            match self.target {
+                _ if self.manner.is_dry => {}
+                Target::Direct(tree) => tree.link(leader, &new.name)?,
+                Target::Journal(_, journal) => journal.add(Op::Link { name: new.name.clone(), to: leader.clone() })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories last, the deepest first: each change in one changes what it wears.
+    fn dress(&self, rest: &Rest) -> Result<()> {
+        let touched: BTreeSet<Name> = match self.target {
+            Target::Direct(_) => BTreeSet::new(),
+            Target::Journal(_, journal) => {
+                let shallow = |name: &Name| {
+                    !matches!(journal.pending(name).as_deref(), Some(Op::Dress(_) | Op::Patch { .. }) | None)
+                };
+                journal.names().iter().filter(|name| shallow(name)).map(Name::parent).collect()
+            }
+        };
+        for (new, old) in rest.directories.iter().rev() {
+            let was_dressed = old.as_ref().is_some_and(|old| is_dressed(new, old, self.manner.dress));
+            if !was_dressed && old.as_ref().is_some_and(Entry::is_directory) {
+                self.dressed(new, old.as_ref());
+            }
+            match self.target {
+                _ if self.manner.is_dry => {}
+                Target::Direct(tree) => {
+                    let now = tree.look(&new.name)?;
+                    if !now.is_some_and(|now| is_dressed(new, &now, self.manner.dress)) {
+                        tree.dress(new, self.manner.dress)?;
+                    }
+                }
+                Target::Journal(_, journal) => match journal.pending(&new.name).as_deref() {
+                    Some(Op::Make(_)) => journal.add(Op::Make(new.clone()))?,
+                    _ if !was_dressed || touched.contains(&new.name) => journal.add(Op::Dress(new.clone()))?,
+                    Some(_) => journal.forget(&new.name)?,
+                    None => {}
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a removal is told as.
+fn removed(name: &Name, is_directory: bool) -> Entry {
+    use crate::value::entry::{Kind, Stamp};
+    let kind = if is_directory { Kind::Directory } else { Kind::File };
+    Entry { name: name.clone(), kind, mode: 0, uid: 0, gid: 0, links: 1, xattrs: Vec::new(), stamp: Stamp::default() }
+}
+
+fn unread(error: Unread) -> anyhow::Error {
+    anyhow::Error::from(error.error).context(format!("cannot read {} at the destination", error.name))
+}
+
+/// The next entry that is here, when it comes before a name.
+fn next_before(here: &mut Peekable<Walk>, name: &Name) -> Result<Option<Entry>> {
+    match here.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.name < *name)) {
+        Some(entry) => entry.map(Some).map_err(unread),
+        None => Ok(None),
+    }
+}
+
+/// After a failure: what still comes on a line is let go, so that the others can come to their end.
+fn drain(line: &Line<'_, '_>, tasks: &Mutex<Receiver<Task>>) {
+    // The tasks' end is the end of the round, too.
+    loop {
+        let ended = match tasks.try_lock() {
+            Some(tasks) => matches!(tasks.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Disconnected)),
+            None => {
+                std::thread::yield_now();
+                false
+            }
+        };
+        while line.inbox.try_recv().is_ok() {}
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Bytes of a group, as a length.
+pub const PAGE_MAX: usize = GROUP as usize;

@@ -1,0 +1,268 @@
+//! The end that holds the destination, and drives: hot passes while its server runs, then the last one, then the switch.
+//!
+//! Until the switch nothing in the destination is touched, so whatever fails before it leaves the old database whole, and
+//! its server is started on it again by this end, which needs no link for that. After the switch the new one is whole.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::channel::{Inbox, Sender, outbox};
+use super::ledger::{Counts, Ledger, Unsettled};
+use super::listing::{Control, Listing};
+use super::pairs::{New, Old};
+use super::pass::{Lines, Manner, Pass, Turnout};
+use super::source::{Laid, Traffic};
+use super::target::Target;
+use crate::edge::clock;
+use crate::edge::dir::Dir;
+use crate::edge::tree::Tree;
+use crate::rule::sync::filter::Filter;
+use crate::rule::sync::wire::ask::{Ask, Errand, Say};
+use crate::rule::sync::wire::tell::Tell;
+use crate::rule::sync::wire::{Frame, LINES_MAX, corrupt};
+use crate::value::escape::show;
+use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
+
+/// Frames of a line that may wait for its worker.
+const FRAMES: usize = 4;
+
+/// The link, from this end.
+pub struct Link {
+    /// For the list and errands.
+    pub control: Control,
+    /// For files.
+    pub lines: Lines,
+    /// Bytes on the wire.
+    pub traffic: Arc<Traffic>,
+    writer: JoinHandle<Result<()>>,
+}
+
+impl Link {
+    /// Starts what writes and what reads. Reading ends when the other end is gone.
+    pub fn start(input: impl Read + Send + 'static, output: impl Write + Send + 'static) -> Link {
+        let traffic = Arc::new(Traffic::default());
+        let (sender, outbox) = outbox();
+        let counted = Arc::clone(&traffic);
+        let writer = std::thread::spawn(move || outbox.write(output, &counted.sent, None));
+        let count = std::thread::available_parallelism().map_or(2, usize::from) * 2;
+        let (mut boxes, mut inboxes): (Vec<_>, Vec<_>) =
+            (0..=count.clamp(4, usize::from(LINES_MAX) - 1)).map(|_| sync_channel(FRAMES)).unzip();
+        let read = Inbox::new(input, Arc::clone(&traffic.received));
+        let control = Control { sender: sender.clone(), inbox: inboxes.remove(0) };
+        let answers = std::mem::take(&mut boxes);
+        std::thread::spawn(move || route(read, &answers));
+        Link { control, lines: Lines { sender, inboxes }, traffic, writer }
+    }
+
+    /// Tells the other end how it went, and waits until it has been told.
+    pub fn finish(self, result: &Result<()>) -> Result<()> {
+        let last = match result {
+            Ok(()) => Ask::Bye,
+            Err(error) => {
+                Ask::Fail(code_of(error), show(&format!("{error:#}")), hint_of(error).unwrap_or_default().to_owned())
+            }
+        };
+        let told = self.control.ask(&last);
+        drop((self.control, self.lines));
+        let written = self.writer.join().unwrap_or_else(|_| fail(Code::Failed, "the link's writer ended abruptly"));
+        told.and(written)
+    }
+}
+
+/// Hands each answer to its line. At the end of the link, or of sense, all lines end.
+fn route<R: Read>(mut inbox: Inbox<R>, lines: &[SyncSender<Frame>]) {
+    while let Ok(Some(frame)) = inbox.next() {
+        let Some(line) = lines.get(usize::from(frame.line)) else { return };
+        if line.send(frame).is_err() {
+            return;
+        }
+    }
+}
+
+/// Where the operator is.
+pub enum Operator<'a> {
+    /// At this end.
+    Here {
+        /// Runs the hook of a point.
+        hook: Box<dyn Fn(&str, &[(String, String)]) -> Result<()> + Sync + 'a>,
+        /// Shows something.
+        say: Box<dyn Fn(Say, &[u8]) + Sync + 'a>,
+    },
+    /// At the other end.
+    There,
+}
+
+/// The other end and the operator, for all that a pass is not.
+pub struct Desk<'a> {
+    link: &'a Control,
+    operator: &'a Operator<'a>,
+}
+
+impl<'a> Desk<'a> {
+    /// Over that line.
+    pub fn new(link: &'a Control, operator: &'a Operator<'a>) -> Desk<'a> {
+        Desk { link, operator }
+    }
+
+    /// Has something done at the source.
+    pub fn errand(&self, errand: Errand, values: &[(String, String)]) -> Result<Laid> {
+        self.link.ask(&Ask::Run(errand, values.to_vec()))?;
+        match self.link.hear()? {
+            Tell::Ran(files) => Ok(files),
+            _ => Err(corrupt("not the end of an errand")),
+        }
+    }
+
+    /// Runs a hook of the operator's.
+    pub fn hook(&self, point: &str, values: &[(String, String)]) -> Result<()> {
+        match self.operator {
+            Operator::Here { hook, .. } => hook(point, values),
+            Operator::There => {
+                let mut all = vec![("REPL_POINT".to_owned(), point.to_owned())];
+                all.extend_from_slice(values);
+                self.errand(Errand::Hook, &all).map(drop)
+            }
+        }
+    }
+
+    /// Shows the operator something. A link that is gone shows itself elsewhere.
+    pub fn say(&self, say: Say, bytes: &[u8]) {
+        tell(self.operator, &self.link.sender, say, bytes);
+    }
+}
+
+fn tell(operator: &Operator<'_>, sender: &Sender, say: Say, bytes: &[u8]) {
+    match operator {
+        Operator::Here { say: show, .. } => show(say, bytes),
+        Operator::There => {
+            let _ = sender.send(Ask::Say(say, bytes.to_vec()).seal(0));
+        }
+    }
+}
+
+/// Which machine and tree this is: what a [`super::source::Source`] says of itself.
+pub fn identity(tree: &Tree) -> Result<String> {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let path = std::fs::canonicalize(tree.path())?;
+    let root = tree.look(&crate::value::name::Name::root())?.map(|root| root.stamp).unwrap_or_default();
+    Ok(format!("{} {} {}:{}\n{}", machine.trim(), boot.trim(), root.device, root.inode, path.to_string_lossy()))
+}
+
+/// Passes over one target.
+pub struct Passes<'a> {
+    /// The link.
+    pub link: &'a mut Link,
+    /// Where the operator is.
+    pub operator: &'a Operator<'a>,
+    /// Where the pairs are.
+    pub state: Option<&'a Dir>,
+    /// What takes part.
+    pub filter: Arc<Filter>,
+    /// How.
+    pub manner: Manner,
+    /// Whether each change is told.
+    pub is_itemized: bool,
+    /// Whether a source without anything is taken for one.
+    pub allows_empty: bool,
+    /// Files to fetch whole.
+    pub distrusted: HashSet<crate::value::name::Name>,
+    /// Of all passes.
+    pub total: Counts,
+}
+
+/// How a pass went.
+pub struct Passed {
+    /// What was done.
+    pub counts: Counts,
+    /// What is not settled.
+    pub unsettled: Unsettled,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Passes<'_> {
+    /// Asks the source to begin a pass; returns which tree it is.
+    pub fn begin(&self) -> Result<String> {
+        self.link.control.ask(&Ask::Pass)?;
+        match self.link.control.hear()? {
+            Tell::Ran(files) => match files.as_slice() {
+                [(name, identity)] if name.is_root() => Ok(String::from_utf8_lossy(identity).into_owned()),
+                _ => Err(corrupt("not the begin of a pass")),
+            },
+            _ => Err(corrupt("not the begin of a pass")),
+        }
+    }
+
+    /// One pass for some names.
+    pub fn run(&mut self, target: Target<'_>, turnout: Turnout<'_>) -> Result<Passed> {
+        let began = Instant::now();
+        let identity = self.begin()?;
+        target.tree().sync()?;
+        let now = clock::coarse_now();
+        let (old, new) = match self.state {
+            Some(state) if !self.manner.is_dry => {
+                (Old::open(state, identity.as_bytes())?, Some(New::create(state, identity.as_bytes())?))
+            }
+            Some(state) => (Old::open(state, identity.as_bytes())?, None),
+            None => (Old::none(), None),
+        };
+        let (operator, sender) = (self.operator, &self.link.lines.sender);
+        let item: super::ledger::Tell<'_> = Box::new(move |line| tell(operator, sender, Say::Out, line));
+        let item = self.is_itemized.then_some(item);
+        let ledger = Ledger::new(target, new, std::mem::take(&mut self.distrusted), now, item);
+        let mut listing = Listing::begin(&self.link.control, &self.filter, &ledger)?;
+        if !self.allows_empty && listing.is_empty()? {
+            let failure = Failure::new(Code::Guarded, "the source is empty: is its file system mounted?");
+            return Err(failure.hint("--allow-empty takes it for what it is").into());
+        }
+        let filter = Arc::clone(&self.filter);
+        let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory));
+        let pass = Pass { target, ledger: &ledger, manner: self.manner, turnout };
+        let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };
+        let ran = pass.run(&mut lines, &mut listing, walk, old);
+        self.link.lines.inboxes = lines.inboxes;
+        ran?;
+        drop(listing);
+        let (counts, unsettled, distrusted) = ledger.finish()?;
+        self.distrusted = distrusted;
+        self.total.add(&counts);
+        // What was compared once is known.
+        self.manner.trusts_pending = true;
+        Ok(Passed { counts, unsettled, took: began.elapsed() })
+    }
+}
+
+/// Waits until the clock of inodes has moved on, so that a later change gets another ctime than ours.
+pub fn wait_for_tick() {
+    let now = clock::coarse_now();
+    while clock::coarse_now() <= now {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Makes what a replay changed known as equal: the stamps of those files are other ones now.
+pub fn refresh_pairs(state: &Dir, source: &str, tree: &Tree) -> Result<()> {
+    let mut new = New::create(state, source.as_bytes())?;
+    for mut pair in Old::open(state, source.as_bytes())? {
+        if pair.is_pending {
+            let Some(entry) = tree.look(&pair.name)?.filter(|entry| entry.is_file()) else { continue };
+            pair.here = entry.stamp;
+            pair.is_pending = false;
+        }
+        new.add(&pair)?;
+    }
+    new.finish()
+}
+
+/// A destination's path as it will be known, though it may not be there yet.
+pub fn is_within(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}

@@ -1,0 +1,300 @@
+//! What a sync writes to: a tree that nobody uses yet, or the redo journal of one that is in use.
+//!
+//! Both give the same view: what is there already (the *basis*), as it will be once all that was done so far is in place;
+//! and a place for what changes (the *sink*).
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
+
+use super::groups;
+use super::journal::Journal;
+use super::journal::op::{Extent, Op};
+use crate::edge::blocks::{punch, write_all_at};
+use crate::edge::clone::clone_file;
+use crate::edge::read::read_at;
+use crate::edge::tree::{self, Dress, Tree};
+use crate::rule::sync::merkle::{self, Cv, GROUP};
+use crate::value::entry::{Entry, Stamp};
+use crate::value::name::Name;
+
+/// Where changes go.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    /// Into the tree itself.
+    Direct(&'a Tree),
+    /// Into a journal beside it.
+    Journal(&'a Tree, &'a Journal),
+}
+
+/// The content that a file has here, as it will be.
+#[derive(Default)]
+pub struct Basis {
+    file: Option<File>,
+    size: u64,
+    /// Changed bytes that a journal has for it, by group; of two for the same bytes the later counts.
+    overlay: Vec<Extent>,
+}
+
+/// Where a file's new bytes go.
+pub enum Sink {
+    /// Into the file.
+    InPlace(File),
+    /// Into a new file with this name, which takes the place of what is there when it is whole.
+    Fresh(File, Name),
+    /// Into a new file that the journal has.
+    Staged(File, u64),
+    /// Into the journal.
+    Extents(Mutex<Vec<Extent>>),
+}
+
+impl<'a> Target<'a> {
+    /// The tree that is looked at.
+    pub fn tree(&self) -> &'a Tree {
+        match self {
+            Target::Direct(tree) | Target::Journal(tree, _) => tree,
+        }
+    }
+
+    /// What the journal is going to do with a name.
+    pub fn pending(&self, name: &Name) -> Option<Arc<Op>> {
+        match self {
+            Target::Direct(_) => None,
+            Target::Journal(_, journal) => journal.pending(name),
+        }
+    }
+
+    /// The content that a name has, as it will be.
+    pub fn basis(&self, name: &Name, old: Option<&Entry>) -> Result<Basis> {
+        let own = || -> Result<Basis> {
+            let Some(old) = old.filter(|old| old.is_file()) else {
+                return Ok(Basis::default());
+            };
+            let file = self.tree().open_read(name)?;
+            Ok(Basis { size: if file.is_some() { old.stamp.size } else { 0 }, file, overlay: Vec::new() })
+        };
+        let Target::Journal(_, journal) = self else {
+            return own();
+        };
+        match self.pending(name).as_deref() {
+            Some(Op::Place { entry, staged, .. }) => {
+                let file = journal.open_staged(*staged)?;
+                Ok(Basis { size: entry.stamp.size.min(file.metadata()?.len()), file: Some(file), overlay: Vec::new() })
+            }
+            Some(Op::Patch { entry, extents, .. }) if old.is_some_and(is_patched) => {
+                let file = self.tree().open_read(name)?;
+                Ok(Basis { size: entry.stamp.size, file, overlay: sorted(extents.clone()) })
+            }
+            _ => own(),
+        }
+    }
+
+    /// A place for the bytes of a file that differ. A file with other names is replaced, never written through.
+    pub fn sink(&self, new: &Entry, old: Option<&Entry>) -> Result<Sink> {
+        let old = old.filter(|old| old.is_file());
+        match self {
+            Target::Direct(tree) => match old {
+                None => self.fresh(tree, new),
+                Some(old) if is_patched(old) => Ok(Sink::InPlace(tree.open_write(&new.name)?.context("it vanished")?)),
+                Some(_) => self.fresh(tree, new),
+            },
+            Target::Journal(_, journal) => match journal.pending(&new.name).as_deref() {
+                Some(Op::Place { staged, .. }) => Ok(Sink::Staged(journal.open_staged(*staged)?, *staged)),
+                _ if old.is_some_and(is_patched) && new.stamp.size > GROUP => Ok(Sink::Extents(Mutex::default())),
+                _ => {
+                    let (number, file) = journal.stage()?;
+                    self.copy_old(new, old, &file)?;
+                    Ok(Sink::Staged(file, number))
+                }
+            },
+        }
+    }
+
+    /// A file that takes the place of what has this name now.
+    fn fresh(&self, tree: &Tree, new: &Entry) -> Result<Sink> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let old = tree.look(&new.name)?;
+        if old.is_none() {
+            return Ok(Sink::InPlace(tree.create_as(new)?));
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = new.name.parent().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
+        let file = tree.create(&name)?;
+        self.copy_old(new, old.as_ref().filter(|old| old.is_file()), &file)?;
+        Ok(Sink::Fresh(file, name))
+    }
+
+    /// What differs goes over the old content; of a small file all of it comes.
+    fn copy_old(&self, new: &Entry, old: Option<&Entry>, file: &File) -> Result<()> {
+        if old.is_some() && new.stamp.size > GROUP {
+            if let Some(old) = self.tree().open_read(&new.name)? {
+                clone_file(&old, file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content is right already; what the file wears may not be. Returns its stamp.
+    pub fn keep(&self, new: &Entry, old: Option<&Entry>, digest: Cv, dress: Dress) -> Result<Stamp> {
+        let here = old.map(|old| old.stamp).unwrap_or_default();
+        let is_dressed = old.is_some_and(|old| is_dressed(new, old, dress));
+        match self {
+            Target::Direct(_) if is_dressed => Ok(here),
+            Target::Direct(tree) => {
+                tree.dress(new, dress)?;
+                Ok(tree.look(&new.name)?.map(|entry| entry.stamp).unwrap_or_default())
+            }
+            Target::Journal(_, journal) => {
+                let entry = new.clone();
+                match journal.pending(&new.name).as_deref() {
+                    Some(Op::Place { staged, .. }) => journal.add(Op::Place { entry, staged: *staged, digest })?,
+                    Some(Op::Patch { extents, .. }) => {
+                        journal.add(Op::Patch { entry, base: here, extents: extents.clone(), digest })?;
+                    }
+                    Some(_) if is_dressed => journal.forget(&new.name)?,
+                    None if is_dressed => {}
+                    _ => journal.add(Op::Dress(entry))?,
+                }
+                Ok(here)
+            }
+        }
+    }
+
+    /// Puts bytes at their place; all of them are within one group.
+    pub fn write(&self, sink: &Sink, offset: u64, bytes: &[u8]) -> Result<()> {
+        match (sink, self) {
+            (Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _), _) => {
+                Ok(write_all_at(file, bytes, offset)?)
+            }
+            (Sink::Extents(extents), Target::Journal(_, journal)) => {
+                let (blob, crc) = journal.store(bytes)?;
+                extents.lock().push(Extent { offset, length: bytes.len() as u64, blob, crc, is_hole: false });
+                Ok(())
+            }
+            (Sink::Extents(_), Target::Direct(_)) => anyhow::bail!("a tree that is written directly has no journal"),
+        }
+    }
+
+    /// Makes a hole; `is_new` where there can be nothing yet.
+    pub fn hole(&self, sink: &Sink, offset: u64, length: u64, is_new: bool) -> Result<()> {
+        match sink {
+            _ if is_new && !matches!(sink, Sink::Extents(_)) => Ok(()),
+            Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _) => Ok(punch(file, offset, length)?),
+            Sink::Extents(extents) => {
+                extents.lock().push(Extent::hole(offset, length));
+                Ok(())
+            }
+        }
+    }
+
+    /// The file is complete. Returns its stamp, which for a journal is still the old one's.
+    pub fn finish(&self, sink: &Sink, new: &Entry, old: Option<&Entry>, digest: Cv, dress: Dress) -> Result<Stamp> {
+        let here = old.map(|old| old.stamp).unwrap_or_default();
+        match (sink, self) {
+            (Sink::InPlace(file) | Sink::Fresh(file, _), Target::Direct(tree)) => {
+                // Its length may be another one; a hole at the end has none until it is set.
+                if file.metadata()?.len() != new.stamp.size {
+                    file.set_len(new.stamp.size)
+                        .with_context(|| format!("cannot set the length of {}", tree.shown(&new.name)))?;
+                }
+                tree.dress_file(file, new, dress)?;
+                if let Sink::Fresh(_, name) = sink {
+                    tree.place(tree, name, &new.name)?;
+                }
+                Ok(tree::stamp(file)?)
+            }
+            (Sink::Staged(file, number), Target::Journal(_, journal)) => {
+                file.set_len(new.stamp.size).context("cannot set the length of a staged file")?;
+                journal.add(Op::Place { entry: new.clone(), staged: *number, digest })?;
+                Ok(here)
+            }
+            (Sink::Extents(extents), Target::Journal(_, journal)) => {
+                let mut all = match journal.pending(&new.name).as_deref() {
+                    Some(Op::Patch { extents, .. }) => extents.clone(),
+                    _ => Vec::new(),
+                };
+                all.append(&mut extents.lock());
+                journal.add(Op::Patch { entry: new.clone(), base: here, extents: sorted(all), digest })?;
+                Ok(here)
+            }
+            _ => anyhow::bail!("a sink of another target"),
+        }
+    }
+}
+
+/// Whether changed bytes may go into the file itself.
+fn is_patched(old: &Entry) -> bool {
+    old.is_file() && old.links == 1
+}
+
+/// Whether what is here wears what it should.
+pub fn is_dressed(new: &Entry, old: &Entry, dress: Dress) -> bool {
+    let is_owned = !dress.owner || (new.uid, new.gid) == (old.uid, old.gid);
+    new.kind == old.kind
+        && is_owned
+        && new.mode == old.mode
+        && new.xattrs == old.xattrs
+        && new.stamp.mtime == old.stamp.mtime
+}
+
+/// By group, and within one in the order they were written.
+fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
+    extents.sort_by_key(|extent| extent.offset / GROUP);
+    extents
+}
+
+impl Basis {
+    /// How long the content is.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads up to `buffer.len()` bytes of one group from its offset on; returns how many there are.
+    pub fn read(&self, target: &Target<'_>, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let length = self.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let buffer = &mut buffer[..length];
+        let count = self.file.as_ref().map_or(Ok(0), |file| read_at(file, buffer, offset))?;
+        if self.overlay.is_empty() {
+            return Ok(count);
+        }
+        buffer[count..].fill(0);
+        if let Target::Journal(_, journal) = target {
+            let first = self.overlay.partition_point(|extent| extent.offset / GROUP < offset / GROUP);
+            for extent in self.overlay[first..].iter().take_while(|extent| extent.offset / GROUP == offset / GROUP) {
+                let from = (extent.offset - offset) as usize;
+                let to = (from + extent.length as usize).min(length);
+                // What was cut off since does not count.
+                if from < to {
+                    let mut bytes = vec![0; extent.length as usize];
+                    journal.load(extent, &mut bytes)?;
+                    buffer[from..to].copy_from_slice(&bytes[..to - from]);
+                }
+            }
+        }
+        Ok(length)
+    }
+
+    /// The cvs of the groups of a part, as far as the content reaches.
+    pub fn digests(&self, target: &Target<'_>, offset: u64, length: u64) -> Result<Vec<Cv>> {
+        let length = self.size.saturating_sub(offset).min(length);
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        if let (Some(file), true) = (&self.file, self.overlay.is_empty()) {
+            if let Some(cvs) = groups::digests(file, offset, length)? {
+                return Ok(cvs);
+            }
+        }
+        let mut cvs = Vec::new();
+        let mut buffer = vec![0; GROUP as usize];
+        for at in (offset..offset + length).step_by(GROUP as usize) {
+            let want = GROUP.min(offset + length - at) as usize;
+            let count = self.read(target, at, &mut buffer[..want])?;
+            cvs.push(merkle::group(at, &buffer[..count]));
+        }
+        Ok(cvs)
+    }
+}
