@@ -7,3 +7,4 @@ pub mod narrate;
 pub mod report;
 pub mod restrict;
 pub mod ship;
+pub mod sync;

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod bdb;
 pub mod fetch;
 pub mod log;
+pub mod magic;
 pub mod mariadb;
 pub mod note;
 pub mod postgres;

@@ -14,6 +14,7 @@ mod fetch;
 mod link;
 mod patch;
 mod restrict;
+mod role;
 mod scripts;
 mod ship;
 mod ssh;

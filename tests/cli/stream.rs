@@ -673,7 +673,7 @@ fn a_silent_sender_is_given_up() {
         std::io::Write::write_all(&mut input, &stream.bytes[..count]).unwrap();
         let ran = super::rig::Ran::from(child.wait_with_output().unwrap());
         drop(input);
-        ran.fails(8, "the sender is silent: no heartbeat came in time");
+        ran.fails(8, "the other end is silent: no heartbeat came in time");
         assert_eq!(acked(&ran, "flushed").unwrap_or("-".into()), held, "{ran:?}");
     }
 }

@@ -160,7 +160,8 @@ pub enum AckArg {
     AllAvailable,
 }
 
-fn compress(text: &str) -> Result<Compress, String> {
+/// How to compress, as an argument.
+pub fn compress(text: &str) -> Result<Compress, String> {
     match text.split_once(':') {
         None if text == "auto" => Ok(Compress::Auto),
         None if text == "none" => Ok(Compress::None),

@@ -112,3 +112,72 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     }
     file.write_all_at(bytes, offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    const GIB: u64 = 1 << 30;
+
+    fn ranges(file: &File, from: u64, to: u64) -> Vec<Range<u64>> {
+        data(file, from, to).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn holes_are_found_also_beyond_four_gibibytes() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(ranges(&file, 0, u64::MAX), [Range::default(); 0]);
+        file.set_len(9 * GIB).unwrap();
+        assert_eq!(ranges(&file, 0, u64::MAX), [Range::default(); 0]);
+        let written = [0..1 << 16, 5 * GIB..5 * GIB + (1 << 16)];
+        for range in &written {
+            write_all_at(&file, &[7; 1 << 16], range.start).unwrap();
+        }
+        assert_eq!(ranges(&file, 0, u64::MAX), written);
+        assert_eq!(ranges(&file, 10, 5 * GIB + 5), [10..1 << 16, 5 * GIB..5 * GIB + 5]);
+        assert_eq!(ranges(&file, 1 << 16, 5 * GIB), [Range::default(); 0]);
+        assert_eq!(ranges(&file, 10 * GIB, 11 * GIB), [Range::default(); 0]);
+    }
+
+    #[test]
+    fn what_is_punched_reads_as_zeros_and_the_length_stays() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, &[7; 1 << 17], 0).unwrap();
+        let before = file.metadata().unwrap();
+        punch(&file, 1 << 15, 1 << 16).unwrap();
+        punch(&file, 1 << 30, 5).unwrap();
+        punch(&file, (1 << 17) - 1, u64::MAX).unwrap();
+        let after = file.metadata().unwrap();
+        assert_eq!(after.len(), before.len());
+        assert!(after.blocks() < before.blocks());
+        let mut read = vec![1; 1 << 18];
+        assert_eq!(read_full_at(&file, &mut read, 0).unwrap(), 1 << 17);
+        let zeros: Vec<usize> = (0..1 << 17).filter(|at| read[*at] == 0).collect();
+        assert!(zeros.into_iter().eq(((1 << 15)..(1 << 15) + (1 << 16)).chain([(1 << 17) - 1])));
+    }
+
+    #[test]
+    fn without_holes_zeros_are_written() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, &[7; 200_000], 0).unwrap();
+        write_zeros(&file, 10, 150_000).unwrap();
+        let mut read = vec![1; 200_000];
+        read_full_at(&file, &mut read, 0).unwrap();
+        assert!(read.iter().enumerate().all(|(at, byte)| (*byte == 0) == (10..150_010).contains(&at)));
+    }
+
+    #[test]
+    fn short_reads_at_the_end_are_told_and_offsets_that_cannot_be_are_refused() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, b"12345", 0).unwrap();
+        let mut read = [0; 4];
+        assert_eq!(read_full_at(&file, &mut read, 3).unwrap(), 2);
+        assert_eq!(read, *b"45\0\0");
+        assert_eq!(read_full_at(&file, &mut read, 100).unwrap(), 0);
+        for offset in [u64::MAX, u64::MAX - 2, 1 << 63, (1 << 63) - 1] {
+            assert!(write_all_at(&file, b"1234", offset).is_err(), "{offset}");
+        }
+        assert_eq!(file.metadata().unwrap().len(), 5);
+    }
+}

@@ -1,11 +1,16 @@
 //! Commands that the operator configured, run by `/bin/sh -c`: no standard input, no inherited descriptor, a process
 //! group of their own so that a time-out ends all of it, values in the environment and never in the command line. The
 //! tail of what they print is kept for the error.
+//!
+//! One that starts a server leaves something running: it gets a session of its own, so that no end of ours and no
+//! terminal's takes the server along, and a file for its output, so that the server's next word meets no broken pipe.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,11 +19,16 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child;
+use super::user::{self, User};
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, fail};
 
 /// Bytes of output that are kept.
 const TAIL: usize = 2048;
+
+/// Ours are closed by themselves; these may be the operator's, such as a lock that his script holds on descriptor 9: a
+/// server would hold it for ever.
+const APART: &str = r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec /bin/sh -c "$0""#;
 
 /// A command with what it may know and how long it may take.
 #[derive(Clone, Debug)]
@@ -34,18 +44,69 @@ pub struct Hook {
 impl Hook {
     /// Runs the command to its end. Anything but exit status 0 is an error with code 9 and the output's tail.
     pub fn run(&self, values: &[(&str, String)]) -> Result<()> {
-        let mut command = Command::new("/bin/sh");
+        self.run_as(None, values)
+    }
+
+    /// The same, as another user.
+    pub fn run_as(&self, user: Option<&User>, values: &[(&str, String)]) -> Result<()> {
+        let shown = self.shown();
+        finish(&shown, self.begin(user, values)?, self.timeout)
+    }
+
+    /// Runs a command whose exit status is its answer. One that could not be run, that a signal ended or that took too
+    /// long has not answered: an error with code 9.
+    pub fn ask(&self, user: Option<&User>, values: &[(&str, String)]) -> Result<i32> {
+        let (status, printed) = end(self.begin(user, values)?, self.timeout)?;
+        match status.and_then(|status| status.code()) {
+            // What a shell says of a command that it cannot find, or not run.
+            Some(code) if code < 126 => Ok(code),
+            _ => judge(&self.shown(), status, &printed).map(|()| 0),
+        }
+    }
+
+    /// Runs a command that may leave a server running. What both print goes to `output`.
+    pub fn launch(&self, user: Option<&User>, values: &[(&str, String)], output: &File) -> Result<()> {
+        let run = || format!("cannot run {}", self.shown());
+        let mut command = user::command(user, "setsid");
+        command.args(["/bin/sh", "-c", APART]).arg(&self.command).stdin(Stdio::null());
+        command.stdout(output.try_clone().with_context(run)?).stderr(output.try_clone().with_context(run)?);
+        command.envs(values.iter().map(|(key, value)| (key, value)));
+        let (status, _) = end(command.spawn().with_context(run)?, self.timeout)?;
+        judge(&self.shown(), status, &tail_of(output))
+    }
+
+    fn begin(&self, user: Option<&User>, values: &[(&str, String)]) -> Result<Child> {
+        let mut command = user::command(user, "/bin/sh");
         command.arg("-c").arg(&self.command).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(values.iter().map(|(key, value)| (key, value)));
-        let child = command.spawn().with_context(|| format!("cannot run the {} command", self.name))?;
-        finish(&format!("the {} command", self.name), child, self.timeout)
+        command.spawn().with_context(|| format!("cannot run {}", self.shown()))
     }
+
+    fn shown(&self) -> String {
+        format!("the {} command", self.name)
+    }
+}
+
+/// The last bytes of a file, for an error: what cannot be read is not there.
+fn tail_of(file: &File) -> Vec<u8> {
+    let mut tail = vec![0; TAIL];
+    let begin = file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(TAIL as u64));
+    let count = file.read_at(&mut tail, begin).unwrap_or(0);
+    tail.truncate(count);
+    tail
 }
 
 /// Waits for the end of a child that leads its own process group. Anything but exit status 0 is an error with code 9 and
 /// the tail of those of its outputs that are pipes; at the time-out its group is killed.
-pub(super) fn finish(name: &str, mut child: Child, timeout: Option<Duration>) -> Result<()> {
+pub(super) fn finish(name: &str, child: Child, timeout: Option<Duration>) -> Result<()> {
+    let (status, printed) = end(child, timeout)?;
+    judge(name, status, &printed)
+}
+
+/// Waits for the end of a child that leads its own process group; no status when it took too long. With the tail of
+/// those of its outputs that are pipes.
+fn end(mut child: Child, timeout: Option<Duration>) -> Result<(Option<ExitStatus>, Vec<u8>)> {
     let tail = Arc::new(Mutex::new(VecDeque::new()));
     let streams: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
@@ -56,7 +117,13 @@ pub(super) fn finish(name: &str, mut child: Child, timeout: Option<Duration>) ->
     let status = wait(&mut child, timeout)?;
     // Something that it left running may hold the pipe open: what was printed so far is enough.
     let _ = ended.recv_timeout(Duration::from_millis(200));
-    let printed = show_bytes(tail.lock().make_contiguous().trim_ascii());
+    let printed = tail.lock().make_contiguous().to_vec();
+    Ok((status, printed))
+}
+
+/// Anything but exit status 0 is an error with code 9 and what was printed.
+pub(super) fn judge(name: &str, status: Option<ExitStatus>, printed: &[u8]) -> Result<()> {
+    let printed = show_bytes(printed.trim_ascii());
     let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { printed };
     match status {
         Some(status) if status.success() => Ok(()),
@@ -93,7 +160,8 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>, reading: mpsc::Sender<()>) {
+/// Keeps the last bytes of a stream, in a thread of its own that drops `reading` at the stream's end.
+pub(super) fn keep_tail(mut stream: Box<dyn Read + Send>, tail: Arc<Mutex<VecDeque<u8>>>, reading: mpsc::Sender<()>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -127,6 +195,30 @@ mod tests {
         assert_eq!(code_of(&error), Code::Hook);
         let text = error.to_string();
         assert!(text.contains("exited with 3") && text.contains("one") && text.contains("two"), "{text}");
+    }
+
+    #[test]
+    fn a_status_is_an_answer_unless_there_was_none() {
+        assert_eq!(hook("exit 0").ask(None, &[]).unwrap(), 0);
+        assert_eq!(hook("exit 3").ask(None, &[]).unwrap(), 3);
+        for silent in ["/no/such/command", "kill -9 $$"] {
+            assert_eq!(code_of(&hook(silent).ask(None, &[]).unwrap_err()), Code::Hook, "{silent}");
+        }
+    }
+
+    #[test]
+    fn what_is_launched_leads_a_session_and_writes_to_its_file() {
+        let output = tempfile::tempfile().unwrap();
+        // Field 6 of the process is its session.
+        let launch = "cut -d' ' -f6 /proc/$$/stat; echo $$; readlink /proc/$$/fd/0; ls /proc/$$/fd | grep -cx . >&2";
+        hook(launch).launch(None, &[], &output).unwrap();
+        let text = String::from_utf8(tail_of(&output)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], lines[1]);
+        assert_eq!(&lines[2..], ["/dev/null", "3"]);
+
+        let error = hook("echo why; exit 4").launch(None, &[], &output).unwrap_err();
+        assert!(error.to_string().contains("exited with 4") && error.to_string().contains("why"), "{error}");
     }
 
     #[test]

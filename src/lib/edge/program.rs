@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::hook;
+use super::user::{self, User};
 
 /// Bytes of standard output that [`Program::ask`] takes.
 const ANSWER: u64 = 1 << 20;
@@ -24,12 +25,14 @@ pub struct Program {
     pub args: Vec<OsString>,
     /// After this long it is killed.
     pub timeout: Duration,
+    /// Whom it runs as, if not as us.
+    pub user: Option<User>,
 }
 
 impl Program {
     /// A program with its arguments.
     pub fn new(name: &'static str, args: impl IntoIterator<Item = impl Into<OsString>>, timeout: Duration) -> Program {
-        Program { name, args: args.into_iter().map(Into::into).collect(), timeout }
+        Program { name, args: args.into_iter().map(Into::into).collect(), timeout, user: None }
     }
 
     /// Runs it over files: `None` is nothing to read, and output that only an error shows. Anything but exit status 0 is
@@ -60,10 +63,17 @@ impl Program {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
+    /// Not begun, its input and output not told.
+    pub(super) fn bare(&self) -> Command {
+        let mut command = user::command(self.user.as_ref(), self.name);
+        command.args(&self.args);
+        command
+    }
+
     fn command(&self, input: Option<File>) -> Command {
-        let mut command = Command::new(self.name);
+        let mut command = self.bare();
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command.args(&self.args).stdin(input.map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
+        command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
         command
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use super::log;
 use crate::edge::dir::Dir;
 use crate::edge::program::Program;
+use crate::edge::user::User;
 use crate::rule::scheme::Scheme;
 use crate::value::position::Segment;
 
@@ -29,7 +30,7 @@ impl Environment {
     /// Removes segments before this one that the environment needs no more, oldest first, so that no crash leaves a hole.
     /// It has no way to be told what others need; this is why it only lists, and we remove.
     pub(super) fn remove(&self, dir: &Dir, scheme: &Scheme, up_to: Segment) -> Result<()> {
-        let unneeded = self.unneeded(scheme).context("cannot remove log")?;
+        let unneeded = self.unneeded(scheme, None).context("cannot remove log")?;
         let mut is_removed = false;
         for (segment, name) in log::segments(dir, scheme, |_| true)? {
             if segment >= up_to || !unneeded.contains(&segment) {
@@ -41,17 +42,20 @@ impl Environment {
         if is_removed { dir.sync() } else { Ok(()) }
     }
 
-    fn unneeded(&self, scheme: &Scheme) -> Result<BTreeSet<Segment>> {
-        let names = self.archive()?;
+    /// Segments that the environment needs no more, as `user` sees it.
+    pub(super) fn unneeded(&self, scheme: &Scheme, user: Option<&User>) -> Result<BTreeSet<Segment>> {
+        let names = self.archive(user)?;
         let file = |path: &str| path.rsplit('/').next().map(str::to_owned);
         Ok(names.lines().filter_map(file).filter_map(|name| scheme.segment(&name)).collect())
     }
 
-    fn archive(&self) -> Result<String> {
+    fn archive(&self, user: Option<&User>) -> Result<String> {
         let mut missing = None;
         for name in ARCHIVE {
             let args = ["-h".into(), self.home.clone().into_os_string()];
-            match Program::new(name, args, QUESTION).ask() {
+            let mut program = Program::new(name, args, QUESTION);
+            program.user = user.cloned();
+            match program.ask() {
                 Err(error) if is_missing(&error) => missing = Some(error),
                 result => return result,
             }

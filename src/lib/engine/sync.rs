@@ -1,10 +1,14 @@
 //! Making one directory a copy of another, delta only.
 //!
-//! The receiver, where the destination is, drives; the source answers. What is to change in a destination that is synced
-//! in place is collected in a redo [`journal`] in its [`state`] directory, and the [`marker`] in the destination says
-//! when it must not be used.
+//! The [`receiver`], where the destination is, drives; the [`source`] answers. What is to change in a destination that is
+//! synced in place is collected in a redo [`journal`] in its [`state`] directory, and the [`marker`] in the destination
+//! says when it must not be used. What a database needs for that is in its [`profile`]; what is done at the source around
+//! the last pass is a [`procedure`], and the destination's [`server`] is stopped for it and started again.
 
 pub mod channel;
+pub mod drive;
+pub mod facts;
+pub mod greeting;
 pub mod groups;
 pub mod journal;
 pub mod ledger;
@@ -13,7 +17,11 @@ pub mod listing;
 pub mod marker;
 pub mod pairs;
 pub mod pass;
+pub mod procedure;
+pub mod profile;
 pub mod receiver;
+pub mod server;
 pub mod source;
+pub mod stage;
 pub mod state;
 pub mod target;

@@ -4,7 +4,7 @@
 //! reads all that comes. What is open at once is bounded by the lines, so that reading never waits on work for ever and
 //! two full pipes cannot stand against each other.
 
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::edge::pace::Pace;
+use crate::engine::magic::fill;
 use crate::rule::sync::wire::{self, Frame, HEADER, Header};
 use crate::value::exit::{Code, Failure, fail};
 
@@ -121,40 +122,37 @@ impl<R: Read> Inbox<R> {
     }
 
     /// The next frame; `None` at an end between frames.
+    #[expect(clippy::should_implement_trait, reason = "it fails")]
     pub fn next(&mut self) -> Result<Option<Frame>> {
         loop {
-            let mut header = [0; HEADER];
-            if !self.fill(&mut header)? {
-                return Ok(None);
-            }
-            let header = Header::parse(&header)?;
-            let mut payload = vec![0; header.length];
-            if !payload.is_empty() && !self.fill(&mut payload)? {
-                return fail(Code::Link, "the link was cut within a frame");
-            }
-            self.read.fetch_add((HEADER + header.length) as u64, Ordering::Relaxed);
-            let frame = header.open(payload)?;
+            let Some(frame) = next(&mut self.input, &self.read)? else { return Ok(None) };
             if frame.kind != STILL_HERE {
                 return Ok(Some(frame));
             }
         }
     }
+}
 
-    /// Exactly that many bytes, or none at all at the end.
-    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<bool> {
-        let mut count = 0;
-        while count < buffer.len() {
-            match self.input.read(&mut buffer[count..]) {
-                Ok(0) if count == 0 => return Ok(false),
-                Ok(0) => return fail(Code::Link, "the link was cut within a frame"),
-                Ok(more) => count += more,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    return fail(Code::Link, format!("the other end was silent for {} s", SILENCE.as_secs()));
-                }
-                Err(error) => return Err(error).context(Failure::new(Code::Link, "the link is gone")),
-            }
-        }
-        Ok(true)
+/// The first frame of a link, and not a byte more.
+pub fn frame(input: &mut impl Read) -> Result<Frame> {
+    match next(input, &AtomicU64::new(0))? {
+        Some(frame) => Ok(frame),
+        None => fail(Code::Link, "the other end is gone"),
     }
+}
+
+fn next(input: &mut impl Read, read: &AtomicU64) -> Result<Option<Frame>> {
+    let mut header = [0; HEADER];
+    match fill(input, &mut header)? {
+        0 => return Ok(None),
+        HEADER => {}
+        _ => return fail(Code::Link, "the link was cut within a frame"),
+    }
+    let header = Header::parse(&header)?;
+    let mut payload = vec![0; header.length];
+    if fill(input, &mut payload)? < header.length {
+        return fail(Code::Link, "the link was cut within a frame");
+    }
+    read.fetch_add((HEADER + header.length) as u64, Ordering::Relaxed);
+    header.open(payload).map(Some)
 }

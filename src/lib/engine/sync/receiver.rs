@@ -61,6 +61,11 @@ impl Link {
         Link { control, lines: Lines { sender, inboxes }, traffic, writer }
     }
 
+    /// Shows the operator something.
+    pub fn tell(&self, operator: &Operator<'_>, say: Say, bytes: &[u8]) {
+        tell(operator, &self.lines.sender, say, bytes);
+    }
+
     /// Tells the other end how it went, and waits until it has been told.
     pub fn finish(self, result: &Result<()>) -> Result<()> {
         let last = match result {

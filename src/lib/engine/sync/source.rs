@@ -55,7 +55,7 @@ pub struct Source<'a> {
     /// Runs an errand.
     pub errand: Mutex<Box<dyn FnMut(Errand, Vec<(String, String)>) -> Result<Laid> + Send + 'a>>,
     /// Shows the operator something.
-    pub say: Box<dyn Fn(Say, &[u8]) + Sync + 'a>,
+    pub say: Box<dyn Fn(Say, &[u8]) + Send + Sync + 'a>,
     /// Bytes on the wire.
     pub traffic: Arc<Traffic>,
 }

@@ -1,0 +1,269 @@
+//! The arguments of `repl-sync`, and what they mean to the engine.
+
+pub mod ends;
+pub mod tell;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{ArgMatches, Parser};
+use clap_complete::Shell;
+
+use super::args::Talk;
+use super::ship::compress;
+use crate::edge::tree::Dress;
+use crate::engine::ship::outlet::Compress;
+use crate::engine::sync::drive::{Mode, Options};
+use crate::engine::sync::pass::Manner;
+use crate::rule::sync::filter::{Filter, Verdict};
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::ssh_url::SshUrl;
+use crate::value::units;
+
+/// Bytes of a page where no engine says otherwise.
+const PAGE: usize = 4096;
+
+/// Make DST a copy of SRC by delta, and stop and restart the database server at DST for the last moments only
+#[derive(Parser, Debug)]
+#[command(name = "repl-sync", version, help_expected = true)]
+pub struct Args {
+    /// DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR: its content becomes the content of DST
+    #[arg(value_name = "SRC", required_unless_present_any = ["server", "completions"])]
+    pub source: Option<OsString>,
+
+    /// DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR; one of the two is here
+    #[arg(value_name = "DST", required_unless_present_any = ["server", "replay", "rollback", "completions"])]
+    pub destination: Option<OsString>,
+
+    /// Remote shell to reach HOST: a command that takes a host and a command line
+    #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh -o BatchMode=yes")]
+    pub rsh: String,
+
+    /// Name of this program at HOST
+    #[arg(long, value_name = "PROGRAM", default_value = "repl-sync")]
+    pub remote_command: String,
+
+    /// Private key file for ssh:// [default: the agent, then the usual ones in ~/.ssh]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+
+    /// Build the new tree beside DST and exchange the two in one step
+    #[arg(long, conflicts_with = "inplace")]
+    pub stage: bool,
+
+    /// Write changed blocks to a redo journal beside DST, then into DST
+    #[arg(long)]
+    pub inplace: bool,
+
+    /// Repeat hot passes until the server is predicted to be down for less than this
+    #[arg(long, value_name = "TIME", value_parser = units::positive_duration)]
+    pub max_downtime: Option<Duration>,
+
+    /// Remove from DST what is not in SRC
+    #[arg(long)]
+    pub delete: bool,
+
+    /// Refuse to remove more names than this
+    #[arg(long, value_name = "N")]
+    pub max_delete: Option<u64>,
+
+    /// Pass over names that match, on both sides; of --exclude and --include the first match wins
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+
+    /// Let names that match take part though a later --exclude matches them
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+
+    /// Trust no stamp: read every file on both sides
+    #[arg(long)]
+    pub checksum: bool,
+
+    /// Bytes of a database page, a power of two from 512 to 64K [default: the engine's]
+    #[arg(long, value_name = "SIZE", value_parser = page)]
+    pub block_size: Option<usize>,
+
+    /// Compress: auto (where it pays), zstd, zstd:LEVEL, or none
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = compress)]
+    pub compress: Compress,
+
+    /// Bytes per second at most, with K, M or G
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub bwlimit: Option<u64>,
+
+    /// Leave owners and groups as they come, as without root
+    #[arg(long)]
+    pub no_owner: bool,
+
+    /// Pass over devices
+    #[arg(long)]
+    pub no_devices: bool,
+
+    /// Make the directories above DST
+    #[arg(long)]
+    pub mkpath: bool,
+
+    /// Take a source without anything for what it is, and not for a file system that is not mounted
+    #[arg(long)]
+    pub allow_empty: bool,
+
+    /// Keep the old tree beside DST, for --rollback
+    #[arg(long)]
+    pub keep_old: bool,
+
+    /// Exchange DST with the tree that the last switch replaced; DST is the only operand
+    #[arg(long, conflicts_with_all = ["replay", "server"])]
+    pub rollback: bool,
+
+    /// Complete what an interrupted sync left in DST, without the source; DST is the only operand
+    #[arg(long, conflicts_with = "server")]
+    pub replay: bool,
+
+    /// Print each change in the letters of rsync's --itemize-changes
+    #[arg(short, long)]
+    pub itemize: bool,
+
+    /// Show how far it is, on a terminal
+    #[arg(long)]
+    pub progress: bool,
+
+    /// Print a report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Change nothing: say what would be done
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Be the other end of a sync, on standard input and output
+    #[arg(long)]
+    pub server: bool,
+
+    /// With --server: nothing outside of this directory, and no command of the other end's
+    #[arg(long, value_name = "ROOT", requires = "server")]
+    pub restrict: Option<PathBuf>,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<Shell>,
+}
+
+/// Where one end is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Here.
+    Here(PathBuf),
+    /// At a host that the remote shell reaches.
+    Host(String, PathBuf),
+    /// At a host that ssh:// names.
+    Url(SshUrl),
+}
+
+impl Place {
+    /// What an operand names: with a colon before any slash it is at a host.
+    pub fn parse(operand: &OsString) -> Result<Place> {
+        let text = operand.to_string_lossy();
+        if text.starts_with("ssh://") {
+            return SshUrl::parse(&text).map(Place::Url).map_err(|why| Failure::new(Code::Usage, why).into());
+        }
+        match text.split_once(':') {
+            Some((host, path)) if !host.contains('/') => {
+                if host.is_empty() || host.starts_with('-') {
+                    return fail(Code::Usage, format!("'{host}' is no host"));
+                }
+                Ok(Place::Host(host.to_owned(), if path.is_empty() { ".".into() } else { path.into() }))
+            }
+            _ if text.is_empty() => fail(Code::Usage, "an empty operand names nothing"),
+            _ => Ok(Place::Here(operand.into())),
+        }
+    }
+
+    /// The directory there.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Place::Here(path) | Place::Host(_, path) => path.clone(),
+            Place::Url(url) => url.path.clone().unwrap_or_else(|| ".".to_owned()).into(),
+        }
+    }
+}
+
+/// A page: a power of two from 512 to 64K.
+fn page(text: &str) -> Result<usize, String> {
+    let size = units::size(text)?;
+    match usize::try_from(size) {
+        Ok(size) if size.is_power_of_two() && (512..=65536).contains(&size) => Ok(size),
+        _ => Err("a page is a power of two from 512 to 64K".to_owned()),
+    }
+}
+
+impl Args {
+    /// What takes part: patterns in the order in which they were given.
+    pub fn filter(&self, matches: &ArgMatches) -> Result<Filter> {
+        let mut ranked = Vec::new();
+        for (verdict, id, patterns) in
+            [(Verdict::Exclude, "exclude", &self.exclude), (Verdict::Include, "include", &self.include)]
+        {
+            let places = matches.indices_of(id).into_iter().flatten();
+            ranked.extend(places.zip(patterns).map(|(place, pattern)| (place, verdict, pattern)));
+        }
+        ranked.sort_by_key(|(place, ..)| *place);
+        let mut filter = Filter::default();
+        for (_, verdict, pattern) in ranked {
+            filter.add(verdict, pattern).map_err(|why| Failure::new(Code::Usage, why))?;
+        }
+        Ok(filter)
+    }
+
+    /// The zstd level for bytes of files that get smaller by it.
+    pub fn pack(&self) -> Option<i32> {
+        match self.compress {
+            Compress::None => None,
+            Compress::Auto => Some(1),
+            Compress::Zstd(level) => Some(level),
+        }
+    }
+
+    /// What is asked of the engine.
+    pub fn options(&self, filter: Filter) -> Options {
+        let is_root = rustix::process::geteuid().is_root();
+        let dress = Dress { owner: is_root && !self.no_owner, devices: is_root && !self.no_devices };
+        let manner = Manner {
+            is_deleting: self.delete,
+            max_delete: self.max_delete,
+            is_distrustful: self.checksum,
+            trusts_pending: true,
+            is_dry: self.dry_run,
+            dress,
+            page: self.block_size.unwrap_or(PAGE),
+        };
+        let mode = match (self.stage, self.inplace) {
+            (true, _) => Some(Mode::Stage),
+            (_, true) => Some(Mode::InPlace),
+            _ => None,
+        };
+        Options {
+            mode,
+            filter: Arc::new(filter),
+            manner,
+            is_itemized: self.itemize,
+            allows_empty: self.allow_empty,
+            keeps_old: self.keep_old,
+            makes_path: self.mkpath,
+            max_downtime: self.max_downtime,
+        }
+    }
+
+    /// The two ends.
+    pub fn places(&self) -> Result<(Place, Place)> {
+        let source = self.source.as_ref().context("no SRC")?;
+        let destination = self.destination.as_ref().context("no DST")?;
+        Ok((Place::parse(source)?, Place::parse(destination)?))
+    }
+}

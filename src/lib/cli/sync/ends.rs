@@ -1,0 +1,262 @@
+//! The two ends of a sync from a command line: who is here, who is called, and what each is given.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use parking_lot::Mutex;
+
+use super::{Args, Place};
+use crate::cli::report;
+use crate::edge::dir::Dir;
+use crate::edge::hook::describe;
+use crate::edge::link::{self, Far, Inlet, Peer};
+use crate::edge::ssh;
+use crate::edge::tree::Tree;
+use crate::engine::sync::channel::SILENCE;
+use crate::engine::sync::greeting::{self, Role};
+use crate::engine::sync::receiver::{Link, Operator, identity};
+use crate::engine::sync::source::{Laid, Source, serve};
+use crate::engine::sync::{drive, journal, stage, state};
+use crate::rule::sync::filter::Filter;
+use crate::rule::sync::wire::ask::{Errand, Say};
+use crate::value::exit::{Code, Failure, fail};
+
+const NAME: &str = "repl-sync";
+/// How long a far end may take to come to its end once the link is closed.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// What the operator was told last: the report.
+type Told = Arc<Mutex<Option<Vec<u8>>>>;
+
+/// A link that works both ways.
+struct Ends {
+    input: OwnedFd,
+    output: OwnedFd,
+}
+
+/// Does what the command line asks.
+pub fn run(args: &Args, filter: Filter, words: Vec<OsString>) -> Result<()> {
+    if args.server {
+        return answer(args);
+    }
+    let told = Told::default();
+    let (source, destination) = args.places()?;
+    let done = match (&source, &destination) {
+        (Place::Here(source), Place::Here(destination)) => between(args, filter, source, destination, &told),
+        (Place::Here(source), _) => {
+            let (peer, ends) = called(args, &destination, Role::Destination, &words)?;
+            finish(peer, give(args, filter, source, ends, &told))
+        }
+        (_, Place::Here(destination)) => {
+            let (peer, ends) = called(args, &source, Role::Source, &words)?;
+            finish(peer, take(args, filter, destination, ends, &here(args, &told)))
+        }
+        _ => fail(Code::Usage, "one of SRC and DST must be here"),
+    };
+    done?;
+    match told.lock().take() {
+        Some(text) => super::tell::report(args, &text),
+        None => Ok(()),
+    }
+}
+
+/// Completes or takes back, here.
+pub fn mend(args: &Args) -> Result<()> {
+    let place = Place::parse(args.source.as_ref().context("no DST")?)?;
+    let Place::Here(path) = place else {
+        return fail(Code::Usage, "run this where DST is");
+    };
+    let destination = std::fs::canonicalize(&path).with_context(|| format!("cannot use {}", path.display()))?;
+    if args.replay {
+        return journal::recover::recover(&destination).map(drop);
+    }
+    let state = state::State::find(&destination)?;
+    let state = state.with_context(|| format!("there is no old tree of {}", destination.display()))?;
+    stage::roll_back(&state, &destination)
+}
+
+/// Both ends are here.
+fn between(args: &Args, filter: Filter, source: &Path, destination: &Path, told: &Told) -> Result<()> {
+    let (one, other) = UnixStream::pair().context("cannot make a socket")?;
+    let given = give_end(args, filter.clone(), source, told)?;
+    std::thread::scope(|scope| {
+        let ends = Ends { input: other.try_clone()?.into(), output: other.into() };
+        let giving = scope.spawn(|| serve(&given, inlet(ends.input), std::fs::File::from(ends.output)));
+        let taken = take(
+            args,
+            filter,
+            destination,
+            Ends { input: one.try_clone()?.into(), output: one.into() },
+            &here(args, told),
+        );
+        let given = giving.join().unwrap_or_else(|_| fail(Code::Failed, "the source's end ended abruptly"));
+        taken.and(given)
+    })
+}
+
+fn inlet(fd: OwnedFd) -> Inlet<OwnedFd> {
+    Inlet::new(fd, SILENCE, None)
+}
+
+/// The end with the source.
+fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Told) -> Result<()> {
+    let source = give_end(args, filter, source, told)?;
+    serve(&source, inlet(ends.input), std::fs::File::from(ends.output))
+}
+
+fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Told) -> Result<Source<'a>> {
+    let tree = Tree::open(source)?;
+    let told = Arc::clone(told);
+    Ok(Source {
+        identity: identity(&tree)?,
+        tree,
+        filter: Arc::new(filter),
+        pack: args.pack(),
+        rate: args.bwlimit,
+        errand: Mutex::new(Box::new(move |errand, values| run_errand(args, errand, &values))),
+        say: Box::new(move |say, bytes| super::tell::say(args, &told, say, bytes)),
+        traffic: Arc::default(),
+    })
+}
+
+fn run_errand(_args: &Args, errand: Errand, _values: &[(String, String)]) -> Result<Laid> {
+    match errand {
+        Errand::Begin | Errand::Stop | Errand::Release | Errand::Hook => Ok(Vec::new()),
+    }
+}
+
+/// The operator, when they are at the end with the destination.
+fn here<'a>(args: &'a Args, told: &Told) -> Operator<'a> {
+    let told = Arc::clone(told);
+    Operator::Here {
+        hook: Box::new(|_, _| Ok(())),
+        say: Box::new(move |say, bytes| super::tell::say(args, &told, say, bytes)),
+    }
+}
+
+/// The end with the destination.
+fn take(args: &Args, filter: Filter, destination: &Path, ends: Ends, operator: &Operator<'_>) -> Result<()> {
+    let mut link = Link::start(inlet(ends.input), std::fs::File::from(ends.output));
+    let options = args.options(filter);
+    let done = drive::run(&mut link, destination, &options, operator).map(|report| {
+        let report = super::tell::object(&report);
+        link.tell(operator, Say::Report, report.to_string().as_bytes());
+    });
+    let told = link.finish(&done);
+    // That the link broke at the very end changes nothing that was done.
+    done.or_else(|error| told.and(Err(error)))
+}
+
+/// Calls the other end.
+fn called(args: &Args, place: &Place, role: Role, words: &[OsString]) -> Result<(Peer, Ends)> {
+    let far = far(args, place)?;
+    let (peer, input, output) = far.start()?;
+    let mut to = std::fs::File::from(input);
+    let greeted = greeting::call(inlet(output.try_clone()?), &mut to, role, words);
+    if let Err(error) = greeted {
+        drop(to);
+        let status = peer.finish(PARTING);
+        let why = match status {
+            Ok(status) if !status.success() => format!("the command for the other end {}", describe(status)),
+            Ok(_) => "the other end ended".to_owned(),
+            Err(error) => return Err(error),
+        };
+        return Err(if crate::value::exit::code_of(&error) == Code::Link { error.context(why) } else { error });
+    }
+    Ok((peer, Ends { input: output, output: to.into() }))
+}
+
+fn far(args: &Args, place: &Place) -> Result<Far> {
+    let command = format!("{} --server", args.remote_command);
+    match place {
+        Place::Host(host, _) => {
+            Ok(Far::Command(format!("exec {} {} {}", args.rsh, shell_words::quote(host), shell_words::quote(&command))))
+        }
+        Place::Url(url) => {
+            let words = rustix::stdio::stderr().try_clone_to_owned().context("standard error is closed")?;
+            let mut options = ssh::Options::new(words);
+            options.identities.extend(args.identity.clone());
+            Ok(Far::Ssh { url: url.clone(), command, options })
+        }
+        Place::Here(_) => fail(Code::Usage, "one of SRC and DST must be elsewhere"),
+    }
+}
+
+/// Waits for the far end once the link is closed; its own failure has been told over the link.
+fn finish(peer: Peer, done: Result<()>) -> Result<()> {
+    let ended = peer.finish(PARTING);
+    done?;
+    match ended? {
+        status if status.success() => Ok(()),
+        status => fail(Code::Link, format!("the other end {}", describe(status))),
+    }
+}
+
+/// This is the other end: it says nothing but over the link.
+fn answer(args: &Args) -> Result<()> {
+    let input = link::stream_input()?;
+    let mut output = link::stream_output()?;
+    let (rest, role, words) = greeting::answer(inlet(input.try_clone()?), &mut output)?;
+    drop(rest);
+    let begun = begin(args, role, words);
+    let (asked, filter, root) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            greeting::refuse(&mut output, &error)?;
+            return Err(error);
+        }
+    };
+    greeting::welcome(&mut output)?;
+    let ends = Ends { input, output: output.into() };
+    match role {
+        Role::Source => give(&asked, filter, &root, ends, &Told::default()),
+        Role::Destination => take(&asked, filter, &root, ends, &Operator::There),
+    }
+}
+
+/// Reads what the client wants.
+fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter, std::path::PathBuf)> {
+    let line = [OsString::from(NAME)].into_iter().chain(words);
+    let matches = Args::command().try_get_matches_from(line);
+    let matches = matches.or_else(|error| fail(Code::Usage, format!("the other end's command line: {error}")))?;
+    let asked = Args::from_arg_matches(&matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let filter = asked.filter(&matches)?;
+    let (source, destination) = asked.places()?;
+    let path = match role {
+        Role::Source => source.path(),
+        Role::Destination => destination.path(),
+    };
+    let path = match &args.restrict {
+        Some(root) => confined(&asked, root, &path)?,
+        None => path,
+    };
+    if role == Role::Source {
+        // What is wrong with it is said before anything is done.
+        Dir::open(&path)?;
+    }
+    Ok((asked, filter, path))
+}
+
+/// A path below a root, and nothing of the other end's that could do harm.
+fn confined(_asked: &Args, root: &Path, path: &Path) -> Result<std::path::PathBuf> {
+    let root = std::fs::canonicalize(root).with_context(|| format!("cannot use {}", root.display()))?;
+    let below = if path.is_absolute() { path.strip_prefix(&root).ok() } else { Some(path) };
+    let is_below = |path: &&Path| {
+        path.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir))
+    };
+    let Some(below) = below.filter(is_below) else {
+        return fail(Code::Fenced, format!("{} is outside of what this key may use", path.display()));
+    };
+    Ok(root.join(below))
+}
+
+/// For the words of this command.
+pub fn say(text: &str) {
+    report::say(NAME, text);
+}

@@ -1,0 +1,82 @@
+//! What a sync has to say, as lines, a progress bar, or one JSON object.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::Args;
+use super::ends;
+use crate::cli::report;
+use crate::engine::sync::drive::Report;
+use crate::rule::sync::wire::ask::Say;
+
+/// Shows the operator something; the report is kept for the end.
+pub fn say(args: &Args, told: &Arc<Mutex<Option<Vec<u8>>>>, say: Say, bytes: &[u8]) {
+    let words = || String::from_utf8_lossy(bytes).into_owned();
+    match say {
+        // When standard output is gone, the exit code remains.
+        Say::Out => drop(report::print(bytes)),
+        Say::Warning if !args.talk.quiet => ends::say(&words()),
+        Say::Verbose if args.talk.verbose => ends::say(&words()),
+        Say::Report => *told.lock() = Some(bytes.to_vec()),
+        Say::Progress | Say::Warning | Say::Verbose => {}
+    }
+}
+
+/// The report as JSON.
+pub fn object(done: &Report) -> Value {
+    let seconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e6;
+    let counts = &done.counts;
+    json!({
+        "v": 1,
+        "mode": done.mode,
+        "passes": done.passes,
+        "entries": counts.entries,
+        "files": counts.files,
+        "bytes": counts.bytes,
+        "created": counts.created,
+        "updated": counts.updated,
+        "dressed": counts.dressed,
+        "deleted": counts.deleted,
+        "literal_bytes": counts.literal,
+        "matched_bytes": counts.matched,
+        "trusted_bytes": counts.trusted,
+        "wire_sent_bytes": done.wire.0,
+        "wire_received_bytes": done.wire.1,
+        "downtime_seconds": done.downtime.map(seconds),
+        "seconds": seconds(done.took),
+    })
+}
+
+/// Prints the report as it is wanted.
+pub fn report(args: &Args, text: &[u8]) -> Result<()> {
+    if args.json {
+        return report::print(&[text, b"\n"].concat());
+    }
+    let Ok(report) = serde_json::from_slice::<Value>(text) else {
+        return Ok(());
+    };
+    let number = |key: &str| report[key].as_u64().unwrap_or_default();
+    if let (Some(seconds), false) = (report["downtime_seconds"].as_f64(), args.talk.quiet) {
+        ends::say(&format!("the server was down for {seconds:.3} s"));
+    }
+    if args.talk.verbose {
+        ends::say(&format!(
+            "{} files, {} bytes: {} created, {} updated, {} deleted; {} bytes sent, {} matched, {} trusted, {} on the wire; {:.3} s",
+            number("files"),
+            number("bytes"),
+            number("created"),
+            number("updated"),
+            number("deleted"),
+            number("literal_bytes"),
+            number("matched_bytes"),
+            number("trusted_bytes"),
+            number("wire_sent_bytes") + number("wire_received_bytes"),
+            report["seconds"].as_f64().unwrap_or_default(),
+        ));
+    }
+    Ok(())
+}

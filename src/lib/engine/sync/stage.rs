@@ -1,0 +1,146 @@
+//! A new tree beside the destination: first a copy of it (by reflinks where the file system has them), then synced
+//! directly, then exchanged with it in one step. Nobody uses it before, so it may be torn for as long as it takes, and an
+//! interrupted run goes on with it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
+
+use super::state::State;
+use crate::edge::clone;
+use crate::edge::dir::Dir;
+use crate::edge::tree::{Dress, Tree};
+use crate::rule::sync::filter::Filter;
+use crate::value::exit::{Code, Failure};
+use crate::value::name::Name;
+
+/// Its name in the state directory, and that of the tree it replaced.
+const STAGE: &str = "stage";
+const OLD: &str = "old";
+
+/// See the module.
+pub struct Stage<'a> {
+    state: &'a State,
+    destination: PathBuf,
+    tree: Tree,
+    dress: Dress,
+}
+
+/// The tree of a destination, made when it is missing.
+pub fn open_or_make(destination: &Path) -> Result<Tree> {
+    Dir::create(destination)?;
+    Tree::open(destination)
+}
+
+impl Stage<'_> {
+    /// The stage of a destination, with what an interrupted run left in it, or a copy of the destination.
+    pub fn prepare<'a>(state: &'a State, destination: &Path, filter: &Filter, dress: Dress) -> Result<Stage<'a>> {
+        let is_new = state.dir().identity(STAGE)?.is_none();
+        let dir = state.dir().subdir(STAGE)?;
+        let tree = Tree::of(&dir)?;
+        if is_new && destination.exists() {
+            let old = Tree::open(destination)?;
+            let filter = filter.clone();
+            clone::clone_tree(&old, &tree, move |name, is_directory| filter.leaves_out(name, is_directory), dress)?;
+        }
+        Ok(Stage { state, destination: destination.to_owned(), tree, dress })
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Brings along what the destination has and takes no part in the sync: its own configuration, our own state.
+    pub fn carry(&self, filter: &Filter) -> Result<()> {
+        if !self.destination.exists() {
+            return Ok(());
+        }
+        let old = Tree::open(&self.destination)?;
+        let left_out = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let (seen, rule) = (std::sync::Arc::clone(&left_out), filter.clone());
+        let walk = old.walk(move |name, is_directory| {
+            let is_out = rule.leaves_out(name, is_directory);
+            if is_out && !name.last().starts_with(b".repl-sync") {
+                seen.lock().push((name.clone(), is_directory));
+            }
+            is_out
+        });
+        for entry in walk {
+            entry.map_err(|error| anyhow::Error::from(error.error).context(format!("cannot read {}", error.name)))?;
+        }
+        let left_out = std::mem::take(&mut *left_out.lock());
+        left_out.iter().try_for_each(|(name, _)| self.carry_one(&old, name))
+    }
+
+    fn carry_one(&self, old: &Tree, name: &Name) -> Result<()> {
+        let Some(entry) = old.look(name)? else { return Ok(()) };
+        if self.tree.look(&name.parent())?.is_none_or(|parent| !parent.is_directory()) {
+            return Ok(());
+        }
+        self.tree.remove_all(name)?;
+        if entry.is_directory() {
+            self.tree.make(&entry)?;
+            let (from, to) = (old.subtree(name)?, self.tree.subtree(name)?);
+            return clone::clone_tree(&from, &to, |_, _| false, self.dress);
+        }
+        if entry.is_file() {
+            let file = old.open_read(name)?.context("it vanished")?;
+            clone::clone_file(&file, &self.tree.create(name)?)?;
+        } else {
+            self.tree.make(&entry)?;
+        }
+        self.tree.dress(&entry, self.dress)
+    }
+
+    /// Exchanges the two trees. The old one goes, unless it is to be kept.
+    pub fn switch(self, keeps_old: bool) -> Result<()> {
+        let (parent, name) = place(&self.destination)?;
+        let state = self.state.dir();
+        if self.destination.exists() {
+            clone::exchange(state, STAGE, &parent, &name)?;
+        } else {
+            state.rename(STAGE, &parent, &name)?;
+        }
+        parent.sync()?;
+        state.sync()?;
+        if state.identity(OLD)?.is_some() {
+            remove_tree(state, OLD)?;
+        }
+        if state.identity(STAGE)?.is_some() {
+            if keeps_old {
+                return state.rename(STAGE, state, OLD).and_then(|()| state.sync());
+            }
+            remove_tree(state, STAGE)?;
+        }
+        Ok(())
+    }
+}
+
+/// Exchanges a destination with the tree that the last switch replaced.
+pub fn roll_back(state: &State, destination: &Path) -> Result<()> {
+    if state.dir().identity(OLD)?.is_none() {
+        let failure = Failure::new(Code::Failed, format!("there is no old tree of {}", destination.display()));
+        return Err(failure.hint("--keep-old keeps it at the next sync").into());
+    }
+    let (parent, name) = place(destination)?;
+    clone::exchange(state.dir(), OLD, &parent, &name)?;
+    parent.sync()?;
+    state.dir().sync()
+}
+
+fn place(destination: &Path) -> Result<(Dir, String)> {
+    let parent = destination.parent().context("the destination has no parent")?;
+    let name = destination.file_name().and_then(|name| name.to_str());
+    let name = name.context("the destination's name is not UTF-8: use --inplace")?;
+    Ok((Dir::open(parent)?, name.to_owned()))
+}
+
+fn remove_tree(dir: &Dir, name: &str) -> Result<()> {
+    let tree = Tree::of(dir)?;
+    match Name::parse(name.as_bytes()) {
+        Some(name) => tree.remove_all(&name),
+        None => Ok(()),
+    }
+}
