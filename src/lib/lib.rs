@@ -36,7 +36,8 @@
 //! | 4 | [`cli`] | shared arguments, words, progress, the service manager, exit codes | decides anything about log |
 //! | | `src/bin` | one file per command: arguments, edges, one engine call, report | holds logic that a test could need |
 //!
-//! Nothing in here touches the network: a link is a command that the operator named, or the standard streams.
+//! The network is touched in one place, [`edge::ssh`]; else a link is a command that the operator named, or the standard
+//! streams.
 //! Nothing writes to a master's log directory, unless `--purge` is asked for. Nothing is acknowledged before it is on
 //! stable storage.
 //!
@@ -49,6 +50,7 @@
 //! | shipping stands still though the file grows | the scanner of the engine in [`rule::scheme`]: the file's end is not the log's end |
 //! | the master's directory is read wrongly | [`engine::ship`], its `source` |
 //! | the link comes and goes | [`engine::ship`] (back-off), [`edge::link`] (time-outs) |
+//! | a host key or a login is refused | [`edge::ssh`], its `host_key` and `login` |
 //! | a frame is refused (6) | [`rule::stream`]; bytes on the wire: repl-stream(5) |
 //! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |
 //! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |

@@ -4,8 +4,7 @@ pub mod ends;
 pub mod tell;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,15 +13,32 @@ use clap_complete::Shell;
 
 use super::args::Talk;
 use super::ship::compress;
+use crate::edge::hook::Hook;
 use crate::edge::tree::Dress;
+use crate::engine::postgres::check_dsn;
 use crate::engine::ship::outlet::Compress;
 use crate::engine::sync::drive::{Mode, Options};
 use crate::engine::sync::pass::Manner;
+use crate::engine::sync::procedure::Settings;
+use crate::engine::sync::profile::Profile;
+use crate::engine::sync::server::Commands;
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::ssh_url::SshUrl;
 use crate::value::units;
 
+/// When hooks run.
+const HOOKS: [&str; 9] = [
+    "before-sync",
+    "after-hot-pass",
+    "before-stop",
+    "after-stop",
+    "before-switch",
+    "after-switch",
+    "after-start",
+    "after-sync",
+    "on-error",
+];
 /// Bytes of a page where no engine says otherwise.
 const PAGE: usize = 4096;
 
@@ -49,6 +65,55 @@ pub struct Args {
     /// Private key file for ssh:// [default: the agent, then the usual ones in ~/.ssh]
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+
+    /// Kind of database: bdb, postgres, mariadb, sqlite, eloquence or plain [default: as SRC's files show]
+    #[arg(long, value_name = "ENGINE", value_parser = Profile::parse)]
+    pub engine: Option<Profile>,
+
+    /// How the engine's procedures reach the server at SRC (a libpq conninfo, a MariaDB option file), and at DST its own
+    #[arg(long, value_name = "TEXT", value_parser = dsn)]
+    pub dsn: Option<String>,
+
+    /// Run server commands and the engine's programs as this user when root [default: who owns the directory]
+    #[arg(long, value_name = "USER")]
+    pub run_as: Option<String>,
+
+    /// Stop the server at DST and wait for its end [default: the engine's own]
+    #[arg(long, value_name = "CMD")]
+    pub stop: Option<String>,
+
+    /// Start the server at DST [default: the engine's own]
+    #[arg(long, value_name = "CMD")]
+    pub start: Option<String>,
+
+    /// Exit with 0 when the server at DST runs
+    #[arg(long, value_name = "CMD")]
+    pub status: Option<String>,
+
+    /// Exit with 0 when the server at DST works, run after its start
+    #[arg(long, value_name = "CMD")]
+    pub check: Option<String>,
+
+    /// Make SRC hold still for the last pass [default: the engine's own procedure]
+    #[arg(long, value_name = "CMD")]
+    pub freeze: Option<String>,
+
+    /// End that; always run once --freeze has run
+    #[arg(long, value_name = "CMD", requires = "freeze")]
+    pub thaw: Option<String>,
+
+    /// Run CMD here at before-sync, after-hot-pass, before-stop, after-stop, before-switch, after-switch, after-start,
+    /// after-sync or on-error
+    #[arg(long, value_name = "POINT=CMD", value_parser = hook)]
+    pub hook: Vec<(String, String)>,
+
+    /// How long each command and hook may take
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::positive_duration)]
+    pub hook_timeout: Duration,
+
+    /// Overwrite whatever DST holds: another database, a newer one, foreign files
+    #[arg(long)]
+    pub adopt: bool,
 
     /// Build the new tree beside DST and exchange the two in one step
     #[arg(long, conflicts_with = "inplace")]
@@ -194,6 +259,18 @@ impl Place {
     }
 }
 
+fn dsn(text: &str) -> Result<String, String> {
+    check_dsn(text)
+}
+
+/// `POINT=CMD`.
+fn hook(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((point, command)) if HOOKS.contains(&point) => Ok((point.to_owned(), command.to_owned())),
+        _ => Err(format!("expected POINT=CMD with a point of {}", HOOKS.join(", "))),
+    }
+}
+
 /// A page: a power of two from 512 to 64K.
 fn page(text: &str) -> Result<usize, String> {
     let size = units::size(text)?;
@@ -240,8 +317,9 @@ impl Args {
             is_distrustful: self.checksum,
             trusts_pending: true,
             is_dry: self.dry_run,
+            is_tolerant: false,
             dress,
-            page: self.block_size.unwrap_or(PAGE),
+            page: PAGE,
         };
         let mode = match (self.stage, self.inplace) {
             (true, _) => Some(Mode::Stage),
@@ -250,14 +328,56 @@ impl Args {
         };
         Options {
             mode,
-            filter: Arc::new(filter),
+            filter,
             manner,
+            page: self.block_size,
+            adopts: self.adopt,
+            freezes: self.freeze.is_some(),
+            commands: self.commands(),
             is_itemized: self.itemize,
             allows_empty: self.allow_empty,
             keeps_old: self.keep_old,
             makes_path: self.mkpath,
             max_downtime: self.max_downtime,
         }
+    }
+
+    fn commands(&self) -> Commands {
+        Commands {
+            stop: self.stop.clone(),
+            start: self.start.clone(),
+            status: self.status.clone(),
+            check: self.check.clone(),
+            run_as: self.run_as.clone(),
+            dsn: self.dsn.clone(),
+            timeout: self.hook_timeout,
+        }
+    }
+
+    /// What makes the source hold still.
+    pub fn settings(&self, profile: Profile, source: &Path) -> Settings {
+        Settings {
+            profile,
+            source: source.to_owned(),
+            dsn: self.dsn.clone(),
+            freeze: self.freeze.clone(),
+            thaw: self.thaw.clone(),
+            run_as: self.run_as.clone(),
+            timeout: self.hook_timeout,
+        }
+    }
+
+    /// Runs the operator's hooks of a point, in the order they were given.
+    pub fn run_hooks(&self, point: &str, values: &[(String, String)]) -> Result<()> {
+        let values: Vec<(&str, String)> = values.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        for (at, command) in self.hook.iter().filter(|(at, _)| at == point) {
+            let name = HOOKS.iter().find(|known| *known == at).copied().unwrap_or("hook");
+            let hook = Hook { name, command: command.clone(), timeout: Some(self.hook_timeout) };
+            let mut values = values.clone();
+            values.push(("REPL_POINT", point.to_owned()));
+            hook.run(&values)?;
+        }
+        Ok(())
     }
 
     /// The two ends.

@@ -7,8 +7,10 @@
 
 pub mod channel;
 pub mod drive;
+pub mod errand;
 pub mod facts;
 pub mod greeting;
+pub mod ground;
 pub mod groups;
 pub mod journal;
 pub mod ledger;

@@ -19,9 +19,11 @@ use crate::edge::link::{self, Far, Inlet, Peer};
 use crate::edge::ssh;
 use crate::edge::tree::Tree;
 use crate::engine::sync::channel::SILENCE;
+use crate::engine::sync::errand::Errands;
 use crate::engine::sync::greeting::{self, Role};
+use crate::engine::sync::profile::Profile;
 use crate::engine::sync::receiver::{Link, Operator, identity};
-use crate::engine::sync::source::{Laid, Source, serve};
+use crate::engine::sync::source::{Source, serve};
 use crate::engine::sync::{drive, journal, stage, state};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Errand, Say};
@@ -113,29 +115,33 @@ fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Told) -> 
 fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Told) -> Result<Source<'a>> {
     let tree = Tree::open(source)?;
     let told = Arc::clone(told);
+    let dir = Dir::open(source)?;
+    let profile = args.engine.map_or_else(|| Profile::detect(&dir), Ok)?;
+    let settings = args.settings(profile, &std::path::absolute(source)?);
+    let mut errands = Errands::new(settings, dir, identity(&tree)?);
     Ok(Source {
         identity: identity(&tree)?,
         tree,
-        filter: Arc::new(filter),
+        filter: Arc::new(drive::filter_of(&filter, profile)?),
         pack: args.pack(),
         rate: args.bwlimit,
-        errand: Mutex::new(Box::new(move |errand, values| run_errand(args, errand, &values))),
+        errand: Mutex::new(Box::new(move |errand, values| match errand {
+            Errand::Hook => {
+                let point = values.iter().find(|(key, _)| key == "REPL_POINT").map(|(_, point)| point.clone());
+                args.run_hooks(&point.unwrap_or_default(), &values).map(|()| Vec::new())
+            }
+            errand => errands.run(errand),
+        })),
         say: Box::new(move |say, bytes| super::tell::say(args, &told, say, bytes)),
         traffic: Arc::default(),
     })
-}
-
-fn run_errand(_args: &Args, errand: Errand, _values: &[(String, String)]) -> Result<Laid> {
-    match errand {
-        Errand::Begin | Errand::Stop | Errand::Release | Errand::Hook => Ok(Vec::new()),
-    }
 }
 
 /// The operator, when they are at the end with the destination.
 fn here<'a>(args: &'a Args, told: &Told) -> Operator<'a> {
     let told = Arc::clone(told);
     Operator::Here {
-        hook: Box::new(|_, _| Ok(())),
+        hook: Box::new(|point, values| args.run_hooks(point, values)),
         say: Box::new(move |say, bytes| super::tell::say(args, &told, say, bytes)),
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::{DIR_FLAGS, Dir, FILE_FLAGS, PRIVATE_DIR, shown};
@@ -78,6 +78,19 @@ impl Dir {
             let _ = self.remove_if_there(&temporary);
         }
         written.with_context(|| format!("cannot write {}", self.shown(name)))
+    }
+
+    /// Acts on names in it and sets its mtime back: what a directory shows of itself stays the same, where we may do
+    /// that and are not killed before.
+    pub fn keeping_time<T>(&self, act: impl FnOnce() -> T) -> T {
+        let before = fs::fstat(&self.fd);
+        let done = act();
+        if let Ok(stat) = before {
+            let last_modification = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+            let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+            let _ = fs::futimens(&self.fd, &Timestamps { last_access, last_modification });
+        }
+        done
     }
 
     /// Puts a file in the place of whatever file has the new name, durably.

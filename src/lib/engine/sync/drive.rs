@@ -1,4 +1,10 @@
-//! From the first look to the report: what DESIGN promises of the order of things is in [`Drive::run`].
+//! From the first look to the report.
+//!
+//! In order: hot passes while the destination's server runs; the source is made to hold still (or its backup procedure
+//! begins); the server is stopped; the last pass reads what changed since; the new content is switched in; the server is
+//! started. Until the switch the destination is the old one, whole, and whatever fails starts its server on it again,
+//! which needs nobody but this end. Behind the switch the new one is whole: a server that does not start on it, or fails
+//! its check, stays down, and the operator decides.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,27 +12,35 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::journal::Journal;
+use super::facts::Facts;
+use super::ground::Ground;
+use super::journal::recover::recover;
 use super::ledger::{Counts, Unsettled};
+use super::marker::guard;
 use super::pass::Manner;
-use super::receiver::{Desk, Link, Operator, Passed, Passes, identity, is_within, refresh_pairs, wait_for_tick};
-use super::stage::{self, Stage};
+use super::profile::Profile;
+use super::receiver::{Desk, Link, Operator, Passed, Passes, identity, is_within, wait_for_tick};
+use super::server::{Commands, Server};
+use super::source::Laid;
 use super::state::State;
 use super::target::Target;
 use crate::edge::clone;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
-use crate::rule::sync::filter::Filter;
-use crate::rule::sync::wire::ask::Say;
-use crate::value::exit::{Code, Failure, fail};
+use crate::rule::sync::filter::{Filter, Verdict};
+use crate::rule::sync::wire::ask::{Errand, Say};
+use crate::rule::sync::wire::corrupt;
+use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::name::Name;
 
 /// Passes that try to settle what changes while it is read, before that is an error.
 const TRIES: usize = 4;
 /// Hot passes at most.
-const HOT_MAX: usize = 8;
-/// A hot pass that takes more than this part of the one before does not shrink any more.
+const HOT_MAX: u64 = 8;
+/// A hot pass that takes more than this part of the one before it does not shrink any more.
 const SHRINKS: f64 = 0.7;
+/// A last pass that is shorter than this is short enough, unless something else was said.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// How the new content comes into its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,137 +56,207 @@ pub enum Mode {
 pub struct Options {
     /// How; `None` for what fits.
     pub mode: Option<Mode>,
-    /// What takes part.
-    pub filter: Arc<Filter>,
+    /// What takes part, as the operator says.
+    pub filter: Filter,
     /// How passes go about it.
     pub manner: Manner,
+    /// Bytes of a page; `None` for the engine's.
+    pub page: Option<usize>,
     /// Each change is told.
     pub is_itemized: bool,
     /// A source without anything is taken for what it is.
     pub allows_empty: bool,
+    /// Whatever the destination holds is overwritten.
+    pub adopts: bool,
     /// The old tree is kept for a rollback.
     pub keeps_old: bool,
     /// The destination's parents are made.
     pub makes_path: bool,
     /// Hot passes are repeated until the down time is predicted to be shorter.
     pub max_downtime: Option<Duration>,
+    /// Whether the operator has the source frozen.
+    pub freezes: bool,
+    /// The destination's server.
+    pub commands: Commands,
 }
 
 /// What a sync did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The kind of database.
+    pub engine: String,
     /// Names and bytes.
     pub counts: Counts,
     /// How many passes.
     pub passes: u64,
-    /// How the new content came into its place; `None` where nothing was to be changed, or nothing was changed.
+    /// How the new content came into its place; `None` where nothing was to be changed.
     pub mode: Option<&'static str>,
     /// From the stop of the server to its start.
     pub downtime: Option<Duration>,
+    /// From where on the copy needs log.
+    pub position: Option<String>,
     /// All of it.
     pub took: Duration,
     /// Bytes on the wire, sent and received by the end that has the destination.
     pub wire: (u64, u64),
 }
 
+/// What the source says of itself.
+struct Look {
+    identity: String,
+    profile: Profile,
+    facts: Facts,
+}
+
 /// A sync under way.
-pub struct Drive<'a> {
-    destination: &'a Path,
+struct Drive<'a> {
     options: &'a Options,
     operator: &'a Operator<'a>,
     link: &'a mut Link,
     report: Report,
-    began: Instant,
+    destination: PathBuf,
+    profile: Profile,
+    filter: Arc<Filter>,
+    /// What the source's procedure makes up for.
+    may_change: bool,
+    needs_recovery: bool,
 }
 
 /// Makes a destination what the source at the other end of the link is.
 pub fn run(link: &mut Link, destination: &Path, options: &Options, operator: &Operator<'_>) -> Result<Report> {
-    let report = Report::default();
-    let mut drive = Drive { destination, options, operator, link, report, began: Instant::now() };
+    let began = Instant::now();
+    let mut drive = Drive {
+        options,
+        operator,
+        link,
+        report: Report::default(),
+        destination: destination.to_owned(),
+        profile: Profile::Plain,
+        filter: Arc::new(options.filter.clone()),
+        may_change: false,
+        needs_recovery: false,
+    };
     let done = drive.run();
     if let Err(error) = &done {
         drive.on_error(error);
     }
-    done.map(|()| drive.report)
+    done?;
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut report = drive.report;
+    report.took = began.elapsed();
+    report.wire = (link.traffic.sent.load(Relaxed), link.traffic.received.load(Relaxed));
+    Ok(report)
+}
+
+/// The filter of both ends: what the operator says first, then what the engine knows.
+pub fn filter_of(filter: &Filter, profile: Profile) -> Result<Filter> {
+    let mut filter = filter.clone();
+    let names = profile.names();
+    for pattern in names.dropped.iter().chain(names.own) {
+        filter.add(Verdict::Exclude, pattern).map_err(|why| Failure::new(Code::Failed, why))?;
+    }
+    Ok(filter)
+}
+
+/// A filter that leaves out what one of these patterns matches.
+fn matching(patterns: &[&str]) -> Result<Filter> {
+    let mut filter = Filter::default();
+    for pattern in patterns {
+        filter.add(Verdict::Exclude, pattern).map_err(|why| Failure::new(Code::Failed, why))?;
+    }
+    Ok(filter)
 }
 
 impl Drive<'_> {
     fn run(&mut self) -> Result<()> {
-        let destination = self.place()?;
-        self.guard_places(&destination)?;
+        self.destination = self.place()?;
+        let look = self.look()?;
+        self.profile = look.profile;
+        self.report.engine = look.profile.to_string();
+        self.filter = Arc::new(filter_of(&self.options.filter, look.profile)?);
+        self.guard_places(&look)?;
         if self.options.manner.is_dry {
-            return self.rehearse(&destination);
+            return self.rehearse();
         }
-        super::journal::recover::recover(&destination)?;
-        let state = State::open(&destination)?;
+        recover(&self.destination)?;
+        let state = State::open(&self.destination)?;
+        self.guard_database(&look)?;
+        let run = format!("{:016x}", fastrand::u64(..));
+        let mut server =
+            Server::new(self.profile, self.options.commands.clone(), state.dir(), &self.destination, &run)?;
         self.hook("before-sync")?;
-        match self.mode(&state, &destination)? {
-            Mode::Stage => self.stage(&state, &destination)?,
-            Mode::InPlace => self.in_place(&state, &destination)?,
-        }
-        self.hook("after-sync")?;
-        self.tally();
-        Ok(())
+        self.sync(&state, &mut server)?;
+        self.hook("after-sync").map_err(done_already)
     }
 
-    fn tally(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.report.took = self.began.elapsed();
-        let traffic = &self.link.traffic;
-        self.report.wire = (traffic.sent.load(Relaxed), traffic.received.load(Relaxed));
+    fn desk(&self) -> Desk<'_> {
+        Desk::new(&self.link.control, self.operator)
     }
 
     fn hook(&self, point: &str) -> Result<()> {
-        Desk::new(&self.link.control, self.operator).hook(point, &self.values())
+        self.desk().hook(point, &self.values())
+    }
+
+    fn verbose(&self, text: &str) {
+        self.desk().say(Say::Verbose, text.as_bytes());
     }
 
     fn values(&self) -> Vec<(String, String)> {
-        vec![("REPL_DIR".to_owned(), self.destination.to_string_lossy().into_owned())]
+        vec![
+            ("REPL_DIR".to_owned(), self.destination.to_string_lossy().into_owned()),
+            ("REPL_ENGINE".to_owned(), self.profile.to_string()),
+        ]
     }
 
     fn on_error(&self, error: &anyhow::Error) {
         let mut values = self.values();
         values.push(("REPL_ERROR".to_owned(), format!("{error:#}")));
-        values.push(("REPL_CODE".to_owned(), (crate::value::exit::code_of(error) as u8).to_string()));
-        let desk = Desk::new(&self.link.control, self.operator);
-        if let Err(failed) = desk.hook("on-error", &values) {
-            desk.say(Say::Warning, format!("{failed:#}").as_bytes());
+        values.push(("REPL_CODE".to_owned(), (code_of(error) as u8).to_string()));
+        if let Err(failed) = self.desk().hook("on-error", &values) {
+            self.desk().say(Say::Warning, format!("{failed:#}").as_bytes());
         }
     }
 
-    /// The destination's absolute path; its parent must be there.
+    /// The destination's path without links; its parent must be there.
     fn place(&self) -> Result<PathBuf> {
-        let path = std::path::absolute(self.destination).context("cannot use the destination")?;
-        let Some(name) = path.file_name() else {
+        let path = std::path::absolute(&self.destination).context("cannot use the destination")?;
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
             return fail(Code::Guarded, "the destination is the root of all");
         };
-        let parent = path.parent().unwrap_or(Path::new("/"));
         if self.options.makes_path && !self.options.manner.is_dry {
             std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", shown(parent)))?;
         }
-        match std::fs::canonicalize(&path) {
-            Ok(real) => Ok(real),
-            Err(_) => {
-                let real = std::fs::canonicalize(parent);
-                let real = real.with_context(|| {
-                    Failure::new(Code::Failed, format!("cannot use {}", shown(parent))).hint("--mkpath makes it")
-                })?;
-                Ok(real.join(name))
-            }
-        }
+        std::fs::canonicalize(&path).or_else(|_| {
+            let parent = std::fs::canonicalize(parent).with_context(|| {
+                Failure::new(Code::Failed, format!("cannot use {}", shown(parent))).hint("--mkpath makes it")
+            })?;
+            Ok(parent.join(name))
+        })
+    }
+
+    fn look(&self) -> Result<Look> {
+        let told = self.desk().errand(Errand::Look, &[])?;
+        let text = |key: &str| -> Result<String> {
+            let found = told.iter().find(|(name, _)| name.bytes() == key.as_bytes());
+            found
+                .map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+                .ok_or_else(|| corrupt("no look at the source"))
+        };
+        let profile = Profile::parse(&text("profile")?).map_err(corrupt)?;
+        let facts = Facts::parse(&text("facts")?).ok_or_else(|| corrupt("facts that are none"))?;
+        Ok(Look { identity: text("identity")?, profile, facts })
     }
 
     /// A tree must not be synced into itself.
-    fn guard_places(&mut self, destination: &Path) -> Result<()> {
-        let passes = self.passes(None);
-        let theirs = passes.begin()?;
-        let here = match destination.exists() {
-            true => identity(&Tree::open(destination)?)?,
+    fn guard_places(&self, look: &Look) -> Result<()> {
+        let here = match self.destination.exists() {
+            true => identity(&Tree::open(&self.destination)?)?,
             false => {
-                format!("{} 0:0\n{}", machine(&identity(&Tree::open(Path::new("/"))?)?), destination.to_string_lossy())
+                let machine = identity(&Tree::open(Path::new("/"))?)?;
+                format!("{} -\n{}", parts(&machine).0, self.destination.to_string_lossy())
             }
         };
-        let (source, own) = (parts(&theirs), parts(&here));
+        let (source, own) = (parts(&look.identity), parts(&here));
         let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));
         if is_one {
             return fail(Code::Guarded, format!("{} and {} are one, or one is in the other", source.2, own.2));
@@ -180,44 +264,67 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn passes<'p>(&'p mut self, state: Option<&'p Dir>) -> Passes<'p> {
-        Passes {
+    /// Another database must not be overwritten, nor a newer one, nor files that are none.
+    fn guard_database(&self, look: &Look) -> Result<()> {
+        if self.options.adopts || !self.destination.exists() {
+            return Ok(());
+        }
+        let dir = Dir::open(&self.destination)?;
+        let place = shown(&self.destination);
+        let here = Profile::detect(&dir)?;
+        self.profile.facts(&dir)?.relation(&look.facts).guard(&place)?;
+        let is_foreign = |name: &std::ffi::OsString| {
+            let name = name.to_string_lossy();
+            name != "lost+found" && name != ".repl" && !name.starts_with(".repl-sync")
+        };
+        if here != self.profile && self.profile.must_mirror() && dir.names()?.iter().any(is_foreign) {
+            let text = format!("{place} holds something else than a {} database", self.profile);
+            return Err(Failure::new(Code::Guarded, text).hint("--adopt overwrites it nevertheless").into());
+        }
+        Ok(())
+    }
+
+    fn passes<'p>(&'p mut self, state: Option<&'p Dir>) -> Result<Passes<'p>> {
+        let forgives = self.may_change.then_some(self.profile);
+        let mut manner = self.options.manner;
+        manner.page = self.options.page.unwrap_or(self.profile.block_size() as usize);
+        Ok(Passes {
             link: self.link,
             operator: self.operator,
             state,
-            filter: Arc::clone(&self.options.filter),
-            manner: self.options.manner,
+            filter: Arc::clone(&self.filter),
+            kept: matching(self.profile.names().kept)?,
+            profile: self.profile,
+            forgives,
+            manner,
             is_itemized: self.options.is_itemized,
             allows_empty: self.options.allows_empty,
             distrusted: std::collections::HashSet::new(),
-            total: Counts::default(),
-        }
+        })
     }
 
     /// What would be done.
-    fn rehearse(&mut self, destination: &Path) -> Result<()> {
-        let state = State::find(destination)?;
+    fn rehearse(&mut self) -> Result<()> {
+        let state = State::find(&self.destination)?;
         let nothing = tempdir()?;
-        let tree = Tree::open(if destination.exists() { destination } else { &nothing })?;
-        let mut passes = self.passes(state.as_ref().map(State::dir));
+        let tree = Tree::open(if self.destination.exists() { &self.destination } else { &nothing })?;
+        let mut passes = self.passes(state.as_ref().map(State::dir))?;
         let passed = passes.run(Target::Direct(&tree), &|_| true);
+        // It was made a moment ago; nobody else knows it.
         let _ = std::fs::remove_dir(&nothing);
         let passed = passed?;
         settled(&passed.unsettled)?;
         self.report.counts = passed.counts;
         self.report.passes = 1;
-        self.tally();
         Ok(())
     }
 
-    fn mode(&self, state: &State, destination: &Path) -> Result<Mode> {
-        let is_empty = !destination.exists() || std::fs::read_dir(destination)?.next().is_none();
+    fn mode(&self, state: &State) -> Result<Mode> {
+        let is_empty = !self.destination.exists() || std::fs::read_dir(&self.destination)?.next().is_none();
         match self.options.mode {
             Some(Mode::Stage) if !state.is_beside() => {
-                let text = format!(
-                    "{} cannot be staged: its parent is on another file system or not writable",
-                    shown(destination)
-                );
+                let place = shown(&self.destination);
+                let text = format!("{place} cannot be staged: its parent is on another file system or not writable");
                 Err(Failure::new(Code::Guarded, text).hint("use --inplace").into())
             }
             Some(mode) => Ok(mode),
@@ -226,59 +333,182 @@ impl Drive<'_> {
         }
     }
 
-    fn stage(&mut self, state: &State, destination: &Path) -> Result<()> {
-        self.report.mode = Some("stage");
-        let dress = self.options.manner.dress;
-        let stage = Stage::prepare(state, destination, &self.options.filter, dress)?;
-        let counts = self.settle(state, Target::Direct(stage.tree()))?;
-        self.hook("before-switch")?;
-        stage.carry(&self.options.filter)?;
-        stage.tree().sync()?;
-        stage.switch(self.options.keeps_old)?;
-        wait_for_tick();
-        self.report.counts = counts;
-        self.hook("after-switch")
-    }
-
-    fn in_place(&mut self, state: &State, destination: &Path) -> Result<()> {
-        self.report.mode = Some("inplace");
-        let dress = self.options.manner.dress;
-        let tree = stage::open_or_make(destination)?;
-        let journal = Journal::open(state)?;
-        let counts = self.settle(state, Target::Journal(&tree, &journal))?;
-        self.report.counts = counts;
-        self.hook("before-switch")?;
-        let source = self.passes(None).begin()?;
-        if journal.is_empty() {
-            drop(journal);
-            Journal::discard(state)?;
-        } else {
-            journal.commit(&tree, dress)?.replay(&tree)?;
-            refresh_pairs(state.dir(), &source, &tree)?;
+    fn sync(&mut self, state: &State, server: &mut Server) -> Result<()> {
+        let mode = self.mode(state)?;
+        self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
+        let ground = Ground::prepare(mode, state, &self.destination, &self.filter, self.options.manner.dress)?;
+        let has_server = self.options.commands.stop.is_some() || self.options.commands.start.is_some();
+        let is_hot = has_server || self.options.freezes || self.profile.must_mirror();
+        let mut trusts = ground.is_fresh();
+        if is_hot {
+            self.hot(state, &ground, &mut trusts)?;
+            ground.settle()?;
         }
-        wait_for_tick();
-        self.hook("after-switch")
+        let place = self.destination.clone();
+        let may_start = move || guard(&place);
+        let stopped = Stopped { began: Instant::now(), was_running: false };
+        let last = self.last(state, server, &ground, stopped, trusts);
+        let (stopped, source) = match last {
+            Ok(done) => done,
+            Err(error) => return Err(brought_back(server, &may_start, error)),
+        };
+        // The point of no return is in here.
+        let switched = self
+            .hook("before-switch")
+            .and_then(|()| server.confirm_down())
+            .and_then(|()| ground.switch(state, &self.filter, &source, self.options.keeps_old));
+        if let Err(error) = switched {
+            return Err(brought_back(server, &may_start, error));
+        }
+        self.wake(server, &may_start, &stopped)
     }
 
-    /// Passes until everything is settled.
-    fn settle(&mut self, state: &State, target: Target<'_>) -> Result<Counts> {
-        let is_fresh = match target {
-            Target::Direct(_) => true,
-            Target::Journal(_, journal) => journal.is_empty(),
-        };
-        let mut passes = self.passes(Some(state.dir()));
-        passes.manner.trusts_pending = is_fresh;
-        let mut count = 0;
-        let result = loop {
-            let Passed { unsettled, .. } = passes.run(target, &|_: &Name| true)?;
-            count += 1;
-            if unsettled.count == 0 || count == TRIES {
-                break settled(&unsettled).map(|()| passes.total);
+    /// Passes while the destination's server runs, until they do not get shorter.
+    fn hot(&mut self, state: &State, ground: &Ground, trusts: &mut bool) -> Result<()> {
+        let enough = self.options.max_downtime.unwrap_or(SHORT);
+        let mut before: Option<Duration> = None;
+        for number in 1..=HOT_MAX {
+            let mut passes = self.passes(Some(state.dir()))?;
+            passes.manner.trusts_pending = *trusts;
+            // What must go is only known when the last list has come.
+            passes.manner.is_tolerant = true;
+            let passed = passes.run(ground.target(), &|_| true)?;
+            *trusts = true;
+            self.report.passes += 1;
+            self.report.counts.add(&passed.counts);
+            self.verbose(&format!(
+                "hot pass {number}: {} bytes sent, {} names to come back to, {:.3} s",
+                passed.counts.literal,
+                passed.unsettled.count,
+                passed.took.as_secs_f64()
+            ));
+            self.hook("after-hot-pass")?;
+            // The first pass reads all there is: the second tells how long the last one is going to take.
+            let has_shrunk = before.is_none_or(|before| passed.took.as_secs_f64() < before.as_secs_f64() * SHRINKS);
+            if !has_shrunk || (passed.took < enough && before.is_some()) || passed.took < enough / 4 {
+                break;
             }
-        };
-        self.report.passes += count as u64;
-        result
+            before = Some(passed.took);
+        }
+        Ok(())
     }
+
+    /// The source holds still, the server is stopped, and what changed since is read.
+    fn last(
+        &mut self,
+        state: &State,
+        server: &mut Server,
+        ground: &Ground,
+        mut stopped: Stopped,
+        trusts: bool,
+    ) -> Result<(Stopped, String)> {
+        let begun = self.desk().errand(Errand::Begin, &[])?;
+        let has = |key: &str| begun.iter().any(|(name, _)| name.bytes() == key.as_bytes());
+        (self.may_change, self.needs_recovery) = (has("may-change"), has("needs-recovery"));
+        self.hook("before-stop")?;
+        stopped.began = Instant::now();
+        server.stop()?;
+        stopped.was_running = server.was_stopped_by_us();
+        self.hook("after-stop")?;
+        let late = self.profile.names().late;
+        let phases: Vec<Filter> = late.iter().map(|pattern| matching(&[pattern])).collect::<Result<_>>()?;
+        let phase_of =
+            |name: &Name| phases.iter().position(|phase| phase.leaves_out(name, false) || phase.leaves_out(name, true));
+        let mut laid = Laid::new();
+        let mut source = String::new();
+        for phase in 0..=phases.len() {
+            if phase == 1 || phases.is_empty() {
+                laid = self.desk().errand(Errand::Stop, &[])?;
+            }
+            source = self.settle(
+                state,
+                ground,
+                &|name| phase_of(name).map_or(0, |at| at + 1) == phase,
+                trusts || phase > 0,
+            )?;
+        }
+        self.desk().errand(Errand::Release, &[])?;
+        for (name, bytes) in &laid {
+            ground.lay(name, bytes, self.options.manner.dress)?;
+        }
+        ground.drop_names(&matching(self.profile.names().dropped)?)?;
+        Ok((stopped, source))
+    }
+
+    /// Passes until everything of some names is settled.
+    fn settle(
+        &mut self,
+        state: &State,
+        ground: &Ground,
+        turnout: &(dyn Fn(&Name) -> bool + Sync),
+        trusts: bool,
+    ) -> Result<String> {
+        let mut trusts = trusts;
+        let mut tries = 1;
+        loop {
+            let mut passes = self.passes(Some(state.dir()))?;
+            passes.manner.trusts_pending = trusts;
+            let Passed { counts, unsettled, source, .. } = passes.run(ground.target(), turnout)?;
+            trusts = true;
+            self.report.passes += 1;
+            self.report.counts.add(&counts);
+            if unsettled.count == 0 || tries == TRIES {
+                return settled(&unsettled).map(|()| source);
+            }
+            tries += 1;
+        }
+    }
+
+    /// The new directory is in its place: its server is started on it.
+    fn wake(&mut self, server: &mut Server, may_start: &dyn Fn() -> Result<()>, stopped: &Stopped) -> Result<()> {
+        wait_for_tick();
+        let dir = Dir::open(&self.destination)?;
+        if self.needs_recovery {
+            server.recover(&self.destination).map_err(|error| self.stays(error))?;
+        }
+        self.report.position = self.profile.position(&dir)?.map(|position| position.to_string());
+        self.hook("after-switch").map_err(done_already)?;
+        let started = server.start(may_start).map_err(|error| self.stays(error))?;
+        if stopped.was_running || started {
+            self.report.downtime = Some(stopped.began.elapsed());
+        }
+        if started {
+            self.hook("after-start").map_err(done_already)?;
+            server.check().map_err(|error| self.stays(error))?;
+        }
+        Ok(())
+    }
+
+    /// What fails behind the switch leaves the new directory, whole.
+    fn stays(&self, error: anyhow::Error) -> anyhow::Error {
+        let place = shown(&self.destination);
+        let failure =
+            Failure::new(Code::Hook, format!("{place} is the new one, whole, but its server does not work on it"));
+        let failure = match self.options.keeps_old {
+            true => failure.hint(format!("repl-sync --rollback {place} takes the old one back")),
+            false => failure,
+        };
+        error.context(failure)
+    }
+}
+
+/// Since when the server was down.
+struct Stopped {
+    began: Instant,
+    was_running: bool,
+}
+
+/// Before the switch: the server runs on the old directory again.
+fn brought_back(server: &mut Server, may_start: &dyn Fn() -> Result<()>, error: anyhow::Error) -> anyhow::Error {
+    match server.bring_back(may_start) {
+        Ok(()) => error,
+        Err(failed) => error.context(format!("the server was not started again: {failed:#}")),
+    }
+}
+
+/// A hook that fails when the work is done.
+fn done_already(error: anyhow::Error) -> anyhow::Error {
+    error.context(Failure::new(Code::Hook, "the destination is the new one; a hook behind that failed"))
 }
 
 /// What could not be settled is an error.
@@ -288,7 +518,8 @@ fn settled(unsettled: &Unsettled) -> Result<()> {
         0 => String::new(),
         more => format!(" (and {more} more names)"),
     };
-    fail(Code::Failed, format!("{name}: {why}{more}"))
+    let failure = Failure::new(Code::Failed, format!("{name}: {why}{more}"));
+    Err(failure.hint("have the source hold still for the last pass: --freeze CMD and --thaw CMD").into())
 }
 
 /// Machine, root's device and inode, path.
@@ -296,10 +527,6 @@ fn parts(identity: &str) -> (&str, &str, &str) {
     let (head, path) = identity.split_once('\n').unwrap_or((identity, ""));
     let (machine, root) = head.rsplit_once(' ').unwrap_or((head, ""));
     (machine, root, path)
-}
-
-fn machine(identity: &str) -> &str {
-    parts(identity).0
 }
 
 fn tempdir() -> Result<PathBuf> {

@@ -287,7 +287,7 @@ impl Journal {
         let blob = Blob::open(&self.dir, BLOB)?;
         let found = check::Check { list: &list, destination, new: &self.new, blob: &blob, was_begun: false }.run()?;
         self.dir.reserve(BALLAST, found.space)?;
-        Ok(Committed { dir: self.dir.try_clone()?, new: self.new.try_clone()?, root, blob, list, is_checked: true })
+        Ok(Committed { dir: self.dir.try_clone()?, new: self.new.try_clone()?, root, blob, list, found: Some(found) })
     }
 
     /// Throws an uncommitted journal away.

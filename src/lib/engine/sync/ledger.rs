@@ -8,9 +8,11 @@ use parking_lot::{Condvar, Mutex};
 
 use super::line::Work;
 use super::pairs::{New, Pair};
+use super::profile::Profile;
 use super::target::Target;
 use crate::rule::sync::item::{self, Act};
 use crate::rule::sync::merkle::Cv;
+use crate::rule::sync::wire::tell::Cause;
 use crate::value::entry::{Entry, Moment, Stamp};
 use crate::value::name::Name;
 
@@ -60,14 +62,14 @@ pub enum Outcome {
     /// It was changing: what is here may be a mixture.
     Fuzzy {
         /// What was seen.
-        why: String,
+        why: Cause,
         /// Whether its content was changed.
         is_changed: bool,
         /// Bytes that were sent.
         literal: u64,
     },
     /// Nothing could be said of it.
-    Unsettled(String),
+    Unsettled(Cause),
 }
 
 /// Names that are not settled, with the cause.
@@ -90,6 +92,8 @@ pub struct Ledger<'a> {
     /// When the pass began, by the clock of inodes: a ctime that is not before it may be given to a later change, too.
     began: Moment,
     item: Option<Tell<'a>>,
+    /// Whose source makes up for files that change while they are read.
+    forgives: Option<Profile>,
 }
 
 struct Book<'a> {
@@ -105,23 +109,25 @@ struct Book<'a> {
 
 impl<'a> Ledger<'a> {
     /// Of a pass that begins now; `item` is told each change.
-    pub fn new(
-        target: Target<'a>,
-        pairs: Option<New<'a>>,
-        distrusted: HashSet<Name>,
-        began: Moment,
-        item: Option<Tell<'a>>,
-    ) -> Ledger<'a> {
+    pub fn new(target: Target<'a>, pairs: Option<New<'a>>, began: Moment, item: Option<Tell<'a>>) -> Ledger<'a> {
         let book = Book {
             counts: Counts::default(),
             pairs,
             next: 0,
             waiting: BTreeMap::new(),
             unsettled: Unsettled::default(),
-            distrusted,
+            distrusted: HashSet::new(),
             replaced: HashSet::new(),
         };
-        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item }
+        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item, forgives: None }
+    }
+
+    /// With what an earlier pass found out, and what the source's procedure makes up for.
+    #[must_use]
+    pub fn knowing(mut self, distrusted: HashSet<Name>, forgives: Option<Profile>) -> Ledger<'a> {
+        self.state.get_mut().distrusted = distrusted;
+        self.forgives = forgives;
+        self
     }
 
     /// Changes the counts.
@@ -142,11 +148,14 @@ impl<'a> Ledger<'a> {
     }
 
     /// A name is not settled.
-    pub fn unsettle(&self, name: &Name, why: String) {
+    pub fn unsettle(&self, name: &Name, why: Cause) {
+        if why.is_change && self.forgives.is_some_and(|profile| profile.may_change(name)) {
+            return;
+        }
         let mut book = self.state.lock();
         book.unsettled.count += 1;
         if book.unsettled.names.len() < NAMES {
-            book.unsettled.names.push((name.clone(), why));
+            book.unsettled.names.push((name.clone(), why.text));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::Frame;
 use crate::rule::sync::wire::ask::{Ask, Pages, Part};
 use crate::rule::sync::wire::corrupt;
-use crate::rule::sync::wire::tell::{Patch, Small, Tell};
+use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
 use crate::value::entry::{Entry, Stamp};
 
 /// A file whose content may differ.
@@ -32,7 +32,7 @@ pub struct Work {
     sink: Mutex<Option<Arc<Sink>>>,
     left: AtomicUsize,
     cvs: Mutex<Vec<Cv>>,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Cause>>,
     literal: AtomicU64,
 }
 
@@ -72,13 +72,17 @@ impl Work {
     }
 
     /// Notes why what is here may not be what is there; the first cause stays.
-    fn trouble(&self, why: impl Into<String>) {
-        self.trouble.lock().get_or_insert_with(|| why.into());
+    fn trouble(&self, why: Cause) {
+        self.trouble.lock().get_or_insert(why);
+    }
+
+    fn changed(&self) {
+        self.trouble(Cause::change("it changed while it was read"));
     }
 
     fn hold(&self, stamp: &Stamp) {
         if *stamp != self.new.stamp {
-            self.trouble("it changed while it was read");
+            self.changed();
         }
     }
 }
@@ -201,7 +205,7 @@ impl Line<'_, '_> {
                 }
                 // Its length goes with its bytes: what was listed before may be older.
                 if bytes.len() as u64 != work.new.stamp.size {
-                    work.trouble("it changed while it was read");
+                    work.changed();
                     return self.settle(work, digest, Some(bytes.len() as u64));
                 }
                 digest
@@ -266,7 +270,7 @@ impl Line<'_, '_> {
         if work.trouble.lock().is_none() {
             self.ledger.distrust(&work.new.name);
         }
-        work.trouble("it changed while it was read");
+        work.changed();
     }
 
     /// Fetches the pages that differ of some groups; `own` gets the cvs of the groups as they are now. False when the
@@ -417,7 +421,7 @@ impl Line<'_, '_> {
         let trouble = work.trouble.lock().clone();
         let sink = work.sink.lock().take();
         let Some(length) = length else {
-            return self.ledger.settle(work, Outcome::Unsettled(trouble.unwrap_or_default()));
+            return self.ledger.settle(work, Outcome::Unsettled(trouble.unwrap_or(Cause::change("it vanished"))));
         };
         let mut new = work.new.clone();
         new.stamp.size = length;

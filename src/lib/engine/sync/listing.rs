@@ -9,7 +9,7 @@ use super::channel::Sender;
 use super::ledger::Ledger;
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::Ask;
-use crate::rule::sync::wire::tell::Tell;
+use crate::rule::sync::wire::tell::{Cause, Tell};
 use crate::rule::sync::wire::{Frame, corrupt};
 use crate::value::entry::Entry;
 use crate::value::exit::{Code, Failure, fail};
@@ -128,7 +128,8 @@ impl<'a, 'l> Listing<'a, 'l> {
         self.asked -= 1;
         for (name, why) in unread {
             self.is_whole = false;
-            self.ledger.unsettle(&name, format!("cannot read it at the source: {why}"));
+            let text = format!("cannot read it at the source: {why}");
+            self.ledger.unsettle(&name, Cause { is_change: false, text });
         }
         self.entries.extend(entries);
         if is_end {

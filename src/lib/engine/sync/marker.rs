@@ -102,16 +102,18 @@ impl Marker {
         Ok(Some(Marker::parse(&bytes).ok_or_else(foreign)?))
     }
 
-    /// Puts it into a destination, durably, in the place of an earlier one.
+    /// Puts it into a destination, durably, in the place of an earlier one. The destination's own mtime stays.
     pub fn write(&self, destination: &Dir) -> Result<()> {
-        destination.replace_exclusively(MARKER, self.print().as_bytes())
+        destination.keeping_time(|| destination.replace_exclusively(MARKER, self.print().as_bytes()))
     }
 
     /// Takes it out of a destination, durably, with what a crash left of one that was being written.
     pub fn remove(destination: &Dir) -> Result<()> {
-        let is_removed =
-            destination.remove_if_there(&format!("{MARKER}.new"))? | destination.remove_if_there(MARKER)?;
-        if is_removed { destination.sync() } else { Ok(()) }
+        let draft = format!("{MARKER}.new");
+        destination.keeping_time(|| {
+            let is_removed = destination.remove_if_there(&draft)? | destination.remove_if_there(MARKER)?;
+            if is_removed { destination.sync() } else { Ok(()) }
+        })
     }
 }
 

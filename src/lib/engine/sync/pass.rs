@@ -19,12 +19,14 @@ use super::ledger::Ledger;
 use super::line::{Line, Task, Work};
 use super::listing::Listing;
 use super::pairs::{Old, Pair};
+use super::profile::Profile;
 use super::target::{Basis, Target, is_dressed};
 use crate::edge::tree::{Dress, Unread, Walk};
+use crate::rule::sync::filter::Filter;
 use crate::rule::sync::item::Act;
-use crate::rule::sync::merkle::{GROUP, RANGE};
+use crate::rule::sync::merkle::RANGE;
 use crate::rule::sync::wire::Frame;
-use crate::value::entry::Entry;
+use crate::value::entry::{Entry, Kind, Stamp};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::name::Name;
 
@@ -47,6 +49,8 @@ pub struct Manner {
     pub trusts_pending: bool,
     /// Nothing is changed.
     pub is_dry: bool,
+    /// What is not as it must be in the end is no error yet.
+    pub is_tolerant: bool,
     /// What files wear.
     pub dress: Dress,
     /// Bytes of a page.
@@ -74,6 +78,10 @@ pub struct Pass<'a, 'l> {
     pub manner: Manner,
     /// For which names.
     pub turnout: Turnout<'a>,
+    /// Names of which those that are here stay.
+    pub kept: &'a Filter,
+    /// The kind of database.
+    pub profile: Profile,
 }
 
 /// What the merge leaves for its end.
@@ -226,7 +234,12 @@ impl Pass<'_, '_> {
     /// A name that is here and not at the source.
     fn absent(&self, gone: Entry, rest: &mut Rest) {
         if (self.turnout)(&gone.name) {
-            rest.removals.push((gone.name, gone.kind == crate::value::entry::Kind::Directory));
+            // Ours while it stays, where the source has none.
+            if self.kept.leaves_out(&gone.name, gone.is_directory()) {
+                return;
+            }
+            let is_directory = gone.is_directory();
+            rest.removals.push((gone.name, is_directory));
         }
     }
 
@@ -263,6 +276,12 @@ impl Pass<'_, '_> {
         if old.as_ref().is_some_and(Entry::is_directory) {
             rest.late.push((new, old));
             return Ok(());
+        }
+        if old.is_some() && self.kept.leaves_out(&new.name, false) {
+            return Ok(());
+        }
+        if let Kind::Link(_) = &new.kind {
+            self.profile.refuse_link(&new.name)?;
         }
         if is_file && new.links > 1 {
             let inode = old.as_ref().filter(|old| old.is_file()).map(|old| old.stamp.inode);
@@ -371,6 +390,7 @@ impl Pass<'_, '_> {
     fn remove(&self, rest: &mut Rest, is_whole: bool) -> Result<()> {
         let is_needed = !rest.late.is_empty();
         if !self.manner.is_deleting {
+            self.refuse_others(rest)?;
             return if is_needed { self.refuse_late(rest) } else { Ok(()) };
         }
         if !is_whole {
@@ -395,6 +415,20 @@ impl Pass<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A database with files of another time among its own is none.
+    fn refuse_others(&self, rest: &Rest) -> Result<()> {
+        match rest.removals.first() {
+            Some((name, _)) if self.profile.must_mirror() && !self.manner.is_tolerant => {
+                let text = format!(
+                    "{name} is not at the source: with it, this would be no copy of a {} database",
+                    self.profile
+                );
+                Err(Failure::new(Code::Guarded, text).hint("let it go by --delete, or --exclude it").into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Without leave to remove, a directory with something in it stays one.
@@ -467,7 +501,6 @@ impl Pass<'_, '_> {
 
 /// What a removal is told as.
 fn removed(name: &Name, is_directory: bool) -> Entry {
-    use crate::value::entry::{Kind, Stamp};
     let kind = if is_directory { Kind::Directory } else { Kind::File };
     Entry { name: name.clone(), kind, mode: 0, uid: 0, gid: 0, links: 1, xattrs: Vec::new(), stamp: Stamp::default() }
 }
@@ -501,6 +534,3 @@ fn drain(line: &Line<'_, '_>, tasks: &Mutex<Receiver<Task>>) {
         }
     }
 }
-
-/// Bytes of a group, as a length.
-pub const PAGE_MAX: usize = GROUP as usize;

@@ -120,14 +120,9 @@ impl Procedure {
         drop(held);
     }
 
-    /// Whether a file may change or vanish while it is read between the begin and the stop, late ones until the release.
-    pub fn may_change(&self, name: &Name) -> bool {
-        match self {
-            Procedure::None | Procedure::Idle(_) | Procedure::Commands(_) | Procedure::Mariadb(_) => false,
-            Procedure::Postgres(_) => Profile::Postgres.may_change(name),
-            Procedure::Bdb(_) => Profile::Bdb.may_change(name),
-            Procedure::Sqlite(_) => Profile::Sqlite.may_change(name),
-        }
+    /// Whether it makes up for files that change or vanish while they are read: for which, [`Profile::may_change`] says.
+    pub fn makes_up(&self) -> bool {
+        matches!(self, Procedure::Postgres(_) | Procedure::Bdb(_) | Procedure::Sqlite(_))
     }
 
     /// Whether the copy must be made whole by the engine's tool before it is used: see

@@ -18,6 +18,7 @@ use super::ledger::{Counts, Ledger, Unsettled};
 use super::listing::{Control, Listing};
 use super::pairs::{New, Old};
 use super::pass::{Lines, Manner, Pass, Turnout};
+use super::profile::Profile;
 use super::source::{Laid, Traffic};
 use super::target::Target;
 use crate::edge::clock;
@@ -171,6 +172,12 @@ pub struct Passes<'a> {
     pub state: Option<&'a Dir>,
     /// What takes part.
     pub filter: Arc<Filter>,
+    /// Names of which the destination's own stay, where it has them.
+    pub kept: Filter,
+    /// The kind of database.
+    pub profile: Profile,
+    /// Whose source makes up for files that change while they are read.
+    pub forgives: Option<Profile>,
     /// How.
     pub manner: Manner,
     /// Whether each change is told.
@@ -179,8 +186,6 @@ pub struct Passes<'a> {
     pub allows_empty: bool,
     /// Files to fetch whole.
     pub distrusted: HashSet<crate::value::name::Name>,
-    /// Of all passes.
-    pub total: Counts,
 }
 
 /// How a pass went.
@@ -189,6 +194,8 @@ pub struct Passed {
     pub counts: Counts,
     /// What is not settled.
     pub unsettled: Unsettled,
+    /// Which tree it was of.
+    pub source: String,
     /// How long it took.
     pub took: Duration,
 }
@@ -222,7 +229,7 @@ impl Passes<'_> {
         let (operator, sender) = (self.operator, &self.link.lines.sender);
         let item: super::ledger::Tell<'_> = Box::new(move |line| tell(operator, sender, Say::Out, line));
         let item = self.is_itemized.then_some(item);
-        let ledger = Ledger::new(target, new, std::mem::take(&mut self.distrusted), now, item);
+        let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(&mut self.distrusted), self.forgives);
         let mut listing = Listing::begin(&self.link.control, &self.filter, &ledger)?;
         if !self.allows_empty && listing.is_empty()? {
             let failure = Failure::new(Code::Guarded, "the source is empty: is its file system mounted?");
@@ -230,7 +237,8 @@ impl Passes<'_> {
         }
         let filter = Arc::clone(&self.filter);
         let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory));
-        let pass = Pass { target, ledger: &ledger, manner: self.manner, turnout };
+        let pass =
+            Pass { target, ledger: &ledger, manner: self.manner, turnout, kept: &self.kept, profile: self.profile };
         let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };
         let ran = pass.run(&mut lines, &mut listing, walk, old);
         self.link.lines.inboxes = lines.inboxes;
@@ -238,10 +246,7 @@ impl Passes<'_> {
         drop(listing);
         let (counts, unsettled, distrusted) = ledger.finish()?;
         self.distrusted = distrusted;
-        self.total.add(&counts);
-        // What was compared once is known.
-        self.manner.trusts_pending = true;
-        Ok(Passed { counts, unsettled, took: began.elapsed() })
+        Ok(Passed { counts, unsettled, source: identity, took: began.elapsed() })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::edge::tree::{self, Tree, Walk};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::merkle::{self, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
-use crate::rule::sync::wire::tell::{Patch, Small, Tell};
+use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
 use crate::rule::sync::wire::{LAID_MAX, corrupt};
 use crate::value::entry::Moment;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
@@ -223,7 +223,7 @@ impl Worker<'_, '_> {
                 _ => Ok(()),
             };
             // A link that is gone is told by the thread that writes it.
-            let sent = done.or_else(|error| self.tell(line, &Tell::Gone(format!("{error:#}"))));
+            let sent = done.or_else(|error| self.tell(line, &Tell::Gone(cause(&error))));
             if sent.is_err() {
                 return;
             }
@@ -245,7 +245,7 @@ impl Worker<'_, '_> {
     fn file(&mut self, name: &Name) -> Result<&File> {
         let pass = self.pass.load(Ordering::Acquire);
         if !self.open.as_ref().is_some_and(|(of, opened, _)| *of == pass && opened == name) {
-            let file = self.source.tree.open_read(name)?.context("it vanished")?;
+            let file = self.source.tree.open_read(name)?.context(Change("it vanished"))?;
             self.open = Some((pass, name.clone(), file));
         }
         self.open.as_ref().map(|(.., file)| file).context("it vanished")
@@ -255,7 +255,7 @@ impl Worker<'_, '_> {
         let (mut answers, mut size, last) = (Vec::new(), 0, files.len());
         let mut sample = Vec::new();
         for (number, (name, digest)) in files.into_iter().enumerate() {
-            let answer = self.one_small(&name, digest).unwrap_or_else(|error| Small::Gone(format!("{error:#}")));
+            let answer = self.one_small(&name, digest).unwrap_or_else(|error| Small::Gone(cause(&error)));
             if let Small::Whole(.., bytes) = &answer {
                 size += bytes.len();
                 if sample.len() < SAMPLE {
@@ -273,12 +273,12 @@ impl Worker<'_, '_> {
     }
 
     fn one_small(&self, name: &Name, known: Option<[u8; 32]>) -> Result<Small> {
-        let file = self.source.tree.open_read(name)?.context("it vanished")?;
+        let file = self.source.tree.open_read(name)?.context(Change("it vanished"))?;
         let mut bytes = vec![0; GROUP as usize + 1];
         let count = read_at(&file, &mut bytes, 0)?;
         let stamp = tree::stamp(&file)?;
         if count as u64 > GROUP {
-            return Ok(Small::Gone("it grew".to_owned()));
+            return Ok(Small::Gone(Cause::change("it grew")));
         }
         bytes.truncate(count);
         let digest = merkle::whole(&bytes);
@@ -287,7 +287,7 @@ impl Worker<'_, '_> {
 
     fn digests(&mut self, line: u16, part: &Part) -> Result<()> {
         let file = self.file(&part.name)?;
-        let cvs = groups::digests(file, part.offset, part.length)?.context("it became shorter")?;
+        let cvs = groups::digests(file, part.offset, part.length)?.context(Change("it became shorter"))?;
         let stamp = tree::stamp(file)?;
         let short = cvs.iter().map(|cv| cv.first_chunk::<SHORT>().copied().unwrap_or_default()).collect();
         self.tell(line, &Tell::Digests(stamp, merkle::fold(&cvs, part.size <= RANGE), short))
@@ -312,7 +312,7 @@ impl Worker<'_, '_> {
             Ok::<_, anyhow::Error>(())
         })?;
         if !is_whole {
-            anyhow::bail!("it became shorter");
+            return Err(Change("it became shorter").into());
         }
         self.tell_run(line, &mut run)?;
         self.tell(line, &Tell::Done(tree::stamp(file)?, merkle::fold(&cvs, part.size <= RANGE)))
@@ -342,7 +342,7 @@ impl Worker<'_, '_> {
                 patch = Some(differing(&group, page, &pages.digests));
                 Ok::<_, io::Error>(())
             })?;
-            let patch = patch.filter(|_| is_whole).context("it became shorter")?;
+            let patch = patch.filter(|_| is_whole).context(Change("it became shorter"))?;
             size += patch.bytes.len();
             patches.push(patch);
             if size >= FRAME {
@@ -360,6 +360,25 @@ impl Worker<'_, '_> {
         let sample = told.first().map(|patch| patch.bytes.clone()).unwrap_or_default();
         self.tell_bytes(line, &tell, &sample)
     }
+}
+
+/// A file is not what it was when it was listed.
+#[derive(Debug)]
+struct Change(&'static str);
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Change {}
+
+/// Why there are no bytes of a file.
+fn cause(error: &anyhow::Error) -> Cause {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let is_change = error.is::<Change>() || error.downcast_ref().is_some_and(is_missing);
+    Cause { is_change, text: format!("{error:#}") }
 }
 
 /// Bytes, or a hole, that wait to be a frame.

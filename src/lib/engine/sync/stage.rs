@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use parking_lot::Mutex;
 
+use super::ground::left_out;
 use super::state::State;
 use crate::edge::clone;
 use crate::edge::dir::Dir;
@@ -58,20 +58,7 @@ impl Stage<'_> {
             return Ok(());
         }
         let old = Tree::open(&self.destination)?;
-        let left_out = std::sync::Arc::new(Mutex::new(Vec::new()));
-        let (seen, rule) = (std::sync::Arc::clone(&left_out), filter.clone());
-        let walk = old.walk(move |name, is_directory| {
-            let is_out = rule.leaves_out(name, is_directory);
-            if is_out && !name.last().starts_with(b".repl-sync") {
-                seen.lock().push((name.clone(), is_directory));
-            }
-            is_out
-        });
-        for entry in walk {
-            entry.map_err(|error| anyhow::Error::from(error.error).context(format!("cannot read {}", error.name)))?;
-        }
-        let left_out = std::mem::take(&mut *left_out.lock());
-        left_out.iter().try_for_each(|(name, _)| self.carry_one(&old, name))
+        left_out(&old, filter)?.iter().try_for_each(|(name, _)| self.carry_one(&old, name))
     }
 
     fn carry_one(&self, old: &Tree, name: &Name) -> Result<()> {
@@ -115,6 +102,14 @@ impl Stage<'_> {
             remove_tree(state, STAGE)?;
         }
         Ok(())
+    }
+}
+
+/// Throws away what an interrupted run left of a stage.
+pub fn discard(state: &State) -> Result<()> {
+    match state.dir().identity(STAGE)? {
+        Some(_) => remove_tree(state.dir(), STAGE),
+        None => Ok(()),
     }
 }
 

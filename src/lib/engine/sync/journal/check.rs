@@ -16,7 +16,7 @@ use super::list::List;
 use super::op::{Extent, Op};
 use crate::edge::dir::Dir;
 use crate::edge::tree::Tree;
-use crate::value::entry::{Entry, Stamp};
+use crate::value::entry::{Entry, Kind, Stamp};
 use crate::value::exit::{Code, code_of, fail};
 use crate::value::name::Name;
 
@@ -38,10 +38,12 @@ pub(super) struct Check<'a> {
 }
 
 /// What was found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     /// Bytes of space that the replay will take, at most.
     pub(super) space: u64,
+    /// A directory on each other file system below the destination in which something changes.
+    pub(super) mounts: BTreeMap<u64, Name>,
 }
 
 /// Names that were come by.
@@ -57,6 +59,16 @@ struct Seen {
     placed: HashSet<Name>,
     /// Directories that give way to something else.
     cleared: Vec<Name>,
+    /// Devices, and a directory on each.
+    devices: BTreeMap<u64, Name>,
+}
+
+impl Seen {
+    /// Takes note of the file system that something is on.
+    fn device(&mut self, entry: &Entry) {
+        let directory = || if entry.is_directory() { entry.name.clone() } else { entry.name.parent() };
+        self.devices.entry(entry.stamp.device).or_insert_with(directory);
+    }
 }
 
 /// Whether the bytes that an op needs are there and right.
@@ -94,6 +106,7 @@ impl Check<'_> {
     /// Corrupt (6) with the name of what is wrong. Nothing is changed.
     pub(super) fn run(&self) -> Result<Found> {
         let (mut seen, mut found) = (Seen::default(), Found::default());
+        let device = self.destination.device()?;
         for at in &self.list.links {
             if let Op::Link { to, .. } = self.list.get(*at)? {
                 *seen.targets.entry(to).or_default() += 1;
@@ -108,6 +121,8 @@ impl Check<'_> {
         }
         self.link_targets(&seen)?;
         self.cleared(&seen)?;
+        found.mounts = seen.devices;
+        found.mounts.remove(&device);
         Ok(found)
     }
 
@@ -117,8 +132,11 @@ impl Check<'_> {
 
     fn removal(&self, op: Op, seen: &mut Seen) -> Result<()> {
         let Op::Remove { name, is_directory } = op else { return Ok(()) };
-        if self.destination.look(&name)?.is_some_and(|entry| entry.is_directory() != is_directory) {
-            return self.refuse(&name, "is not what is to be removed");
+        if let Some(entry) = self.destination.look(&name)? {
+            if entry.is_directory() != is_directory {
+                return self.refuse(&name, "is not what is to be removed");
+            }
+            seen.device(&Entry { kind: Kind::File, ..entry });
         }
         seen.removed.insert(name);
         Ok(())
@@ -128,6 +146,7 @@ impl Check<'_> {
     fn change(&self, op: &Op, seen: &mut Seen) -> Result<u64> {
         let name = op.name();
         let entry = self.destination.look(name)?;
+        entry.iter().for_each(|entry| seen.device(entry));
         if matches!(op, Op::Make(_) | Op::Place { .. } | Op::Link { .. }) {
             self.parent(name, seen)?;
             if entry.as_ref().is_some_and(Entry::is_directory) && !op.is_directory() {
@@ -161,8 +180,9 @@ impl Check<'_> {
             Some((_, false)) => false,
             Some((above, true)) if *above == parent => true,
             _ => {
-                !seen.removed.contains(&parent)
-                    && self.destination.look(&parent)?.is_some_and(|entry| entry.is_directory())
+                let entry = self.destination.look(&parent)?.filter(Entry::is_directory);
+                entry.iter().for_each(|entry| seen.device(entry));
+                entry.is_some() && !seen.removed.contains(&parent)
             }
         };
         if !is_there {
@@ -204,7 +224,7 @@ impl Check<'_> {
         if now.links > 1 + own {
             return self.refuse(name, "is to be patched and has other names (hard links)");
         }
-        let Some(file) = self.destination.open_write(name)? else {
+        let Some(file) = self.destination.open_read(name)? else {
             return self.refuse(name, "is to be patched and is no more a file");
         };
         let bytes = extents.iter().filter(|extent| !extent.is_hole);

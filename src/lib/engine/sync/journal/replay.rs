@@ -6,7 +6,7 @@
 //!
 //! 1. All that is needed is checked, and the journal is given up on (6) before anything is written, not in the middle.
 //! 2. The marker says *replaying*. From here on nobody may start a server on the destination.
-//! 3. The destination is written, and its file system synced once: within it nothing needs an order, since after a crash
+//! 3. The destination is written, and its file system synced once (and any other that is mounted in it): within it nothing needs an order, since after a crash
 //!    all of it is written again. The changed bytes go straight into the files, which is safe for the same reason.
 //! 4. The marker says *done*. Only now may the journal go, and it goes before the marker does: as long as there is a
 //!    journal, the marker says what it is worth.
@@ -19,14 +19,17 @@
 //!
 //! A replay that was interrupted proves each patched file by its digest when it is done: there were other hands between.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 
 use super::blob::{Blob, Window};
-use super::check::{Check, is_content};
+use super::check::{Check, Found, is_content};
 use super::list::{At, List};
 use super::op::Op;
 use super::record::Id;
@@ -40,6 +43,8 @@ use crate::value::entry::Entry;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
 
+/// What a killed run may leave of something that was to replace something else (see [`Tree`]).
+const TEMPORARY: &str = ".repl-sync-new";
 /// Most threads that write changed bytes.
 const THREADS: usize = 4;
 
@@ -52,8 +57,8 @@ pub struct Committed {
     pub(super) root: Dir,
     pub(super) blob: Blob,
     pub(super) list: List,
-    /// Whether this process has just made it and held it against the destination.
-    pub(super) is_checked: bool,
+    /// What was found when it was held against the destination, where this process has made it.
+    pub(super) found: Option<Found>,
 }
 
 /// What a replay has done.
@@ -88,7 +93,7 @@ impl Committed {
             return Ok(None);
         };
         let (new, blob) = (dir.make_private(NEW.as_ref())?, Blob::open(&dir, BLOB)?);
-        Ok(Some(Committed { new, root: root_of(destination)?, blob, list, is_checked: false, dir }))
+        Ok(Some(Committed { new, root: root_of(destination)?, blob, list, found: None, dir }))
     }
 
     /// Which journal it is.
@@ -97,16 +102,21 @@ impl Committed {
     }
 
     /// Writes it into its destination, and removes it; see the module. After an error it can be done again, by any run.
-    pub fn replay(self, destination: &Tree) -> Result<Replayed> {
+    pub fn replay(mut self, destination: &Tree) -> Result<Replayed> {
         let was_begun = Marker::read(&self.root)?.is_some_and(|marker| marker.step != Step::Prepared);
         let place = destination.shown(&Name::root());
-        if !self.is_checked || was_begun {
-            let check = Check { list: &self.list, destination, new: &self.new, blob: &self.blob, was_begun };
-            let checked = check.run().and_then(|_| check.bytes());
-            checked.map_err(|error| hinted(error, "cannot be replayed", || self.give_up(&place, was_begun)))?;
-        }
+        let check = Check { list: &self.list, destination, new: &self.new, blob: &self.blob, was_begun };
+        let found = match self.found.take().filter(|_| !was_begun) {
+            Some(found) => Ok(found),
+            None => check.bytes().and_then(|()| check.run()),
+        };
+        let found = found.map_err(|error| hinted(error, "cannot be replayed", || self.give_up(&place, was_begun)))?;
+        // Open before anything is written: a sync tells of errors since then.
+        let mounts =
+            found.mounts.values().map(|name| self.root.open_beneath(Path::new(OsStr::from_bytes(name.bytes())), false));
+        let mounts = mounts.collect::<Result<Vec<_>>>()?;
         self.mark(Step::Replaying)?;
-        let written = self.write(destination, was_begun);
+        let written = self.write(destination, was_begun, &mounts);
         let bytes =
             written.map_err(|error| hinted(error, "is incomplete", || format!("repl-sync --replay {place}")))?;
         self.mark(Step::Done)?;
@@ -118,11 +128,12 @@ impl Committed {
         Marker::now(step, self.id(), self.dir.path()).write(&self.root)
     }
 
-    fn write(&self, destination: &Tree, was_begun: bool) -> Result<u64> {
+    fn write(&self, destination: &Tree, was_begun: bool, mounts: &[Dir]) -> Result<u64> {
         self.dir.remove_if_there(BALLAST)?;
         let writing = Writing { journal: self, destination, was_begun, bytes: AtomicU64::new(0) };
         writing.run()?;
         destination.sync()?;
+        mounts.iter().try_for_each(Dir::sync_file_system)?;
         Ok(writing.bytes.into_inner())
     }
 
@@ -141,6 +152,7 @@ fn hinted(error: anyhow::Error, what: &str, hint: impl FnOnce() -> String) -> an
 /// Removes a journal that was replayed, then the marker.
 pub(super) fn finish(state: &Dir, root: &Dir) -> Result<()> {
     clear(state)?;
+    root.remove_if_there(TEMPORARY)?;
     Marker::remove(root)
 }
 

@@ -59,6 +59,8 @@ pub enum Ask {
 /// What is run at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errand {
+    /// Say what the source is.
+    Look,
     /// Make the source hold still, or begin its backup procedure.
     Begin,
     /// End it; its files come with the answer.
@@ -84,7 +86,7 @@ pub enum Say {
     Report,
 }
 
-const ERRANDS: [Errand; 4] = [Errand::Begin, Errand::Stop, Errand::Release, Errand::Hook];
+const ERRANDS: [Errand; 5] = [Errand::Look, Errand::Begin, Errand::Stop, Errand::Release, Errand::Hook];
 const SAYS: [Say; 5] = [Say::Out, Say::Warning, Say::Verbose, Say::Progress, Say::Report];
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {

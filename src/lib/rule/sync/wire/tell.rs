@@ -10,6 +10,31 @@ use crate::value::exit::Code;
 use crate::value::name::Name;
 use crate::value::octets::{Reader, put_text};
 
+/// Why there are no bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// It vanished or became another one since it was listed; else it could not be read.
+    pub is_change: bool,
+    /// In words.
+    pub text: String,
+}
+
+impl Cause {
+    /// It is not what it was when it was listed.
+    pub fn change(text: &str) -> Cause {
+        Cause { is_change: true, text: text.to_owned() }
+    }
+
+    fn print(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.is_change));
+        put_text(out, self.text.as_bytes());
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Option<Cause> {
+        Some(Cause { is_change: reader.byte()? != 0, text: string(reader)? })
+    }
+}
+
 /// What became of one small file that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Small {
@@ -17,8 +42,8 @@ pub enum Small {
     Same(Stamp),
     /// These are its digest and its bytes.
     Whole(Stamp, Cv, Vec<u8>),
-    /// It is not there any more, is no small file now, or can't be read: why.
-    Gone(String),
+    /// It has none, and why.
+    Gone(Cause),
 }
 
 /// Pages of a group.
@@ -58,8 +83,8 @@ pub enum Tell {
     Patches(Vec<Patch>),
     /// The question is answered: stamp of the file behind the reading, cv of the range where bytes were asked for.
     Done(Stamp, Cv),
-    /// The file is not there any more, or can't be read: why.
-    Gone(String),
+    /// There are none, and why.
+    Gone(Cause),
     /// An errand came to its end: files that it made.
     Ran(Vec<(Name, Vec<u8>)>),
     /// What was asked could not be done, with the exit code.
@@ -122,7 +147,7 @@ impl Tell {
                 b'z'
             }
             Tell::Gone(why) => {
-                out.extend(why.bytes());
+                why.print(out);
                 b'v'
             }
             Tell::Ran(files) => {
@@ -189,7 +214,7 @@ impl Tell {
                 Tell::Patches(patches)
             }
             b'z' => Tell::Done(Stamp::parse(reader)?, reader.digest()?),
-            b'v' => Tell::Gone(show_bytes(reader.rest())),
+            b'v' => Tell::Gone(Cause::parse(reader)?),
             b'r' => {
                 let mut files = Vec::new();
                 while !reader.is_empty() {
@@ -217,7 +242,7 @@ fn put_small(out: &mut Vec<u8>, file: &Small) {
         }
         Small::Gone(why) => {
             out.push(b'-');
-            put_text(out, why.as_bytes());
+            why.print(out);
         }
     }
 }
@@ -226,7 +251,7 @@ fn small(reader: &mut Reader<'_>) -> Option<Small> {
     Some(match reader.byte()? {
         b'=' => Small::Same(Stamp::parse(reader)?),
         b'w' => Small::Whole(Stamp::parse(reader)?, reader.digest()?, reader.text(GROUP as usize)?.to_vec()),
-        b'-' => Small::Gone(string(reader)?),
+        b'-' => Small::Gone(Cause::parse(reader)?),
         _ => return None,
     })
 }
