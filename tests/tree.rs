@@ -147,7 +147,7 @@ fn a_directory_that_cannot_be_listed_is_told_after_itself() {
             tree.make(&entry(closed, Kind::Directory)).unwrap();
             write(&tree, format!("{closed}/x"), b"");
         }
-        fs::set_permissions(dir.path().join("a"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join("a"), fs::Permissions::from_mode(0o0)).unwrap();
         let told: Vec<_> = tree.walk(|_, _| false).map(|found| found.map(|entry| entry.name)).collect();
         let mut told = told.into_iter();
         assert_eq!(told.next().unwrap().unwrap(), Name::root());

@@ -86,13 +86,13 @@ fn a_copied_file_has_its_holes_and_its_length() {
     for place in ["/tmp", "/dev/shm"] {
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile_in(place).unwrap());
         from.set_len(7 * GIB).unwrap();
-        from.write_all_at(&[1; 100_000], 0).unwrap();
-        from.write_all_at(&[2; 100_000], 5 * GIB + 12_345).unwrap();
-        to.write_all_at(&[9; 300_000], 0).unwrap();
+        from.write_all_at(&vec![1; 100_000], 0).unwrap();
+        from.write_all_at(&vec![2; 100_000], 5 * GIB + 12_345).unwrap();
+        to.write_all_at(&vec![9; 300_000], 0).unwrap();
         clone_file(&from, &to).unwrap();
         assert_eq!(to.metadata().unwrap().len(), 7 * GIB);
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "holes were filled");
-        let mut read = [0; 100_000];
+        let mut read = vec![0; 100_000];
         for (value, offset) in [(1, 0), (2, 5 * GIB + 12_345), (0, 100_000), (0, 6 * GIB)] {
             to.read_exact_at(&mut read, offset).unwrap();
             assert!(read.iter().all(|byte| *byte == value), "{place} at {offset}");
@@ -247,7 +247,7 @@ fn places_are_known() {
 #[test]
 fn a_punched_file_is_copied_with_its_new_holes() {
     let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    from.write_all_at(&[1; 1 << 20], 0).unwrap();
+    from.write_all_at(&vec![1; 1 << 20], 0).unwrap();
     punch(&from, 1 << 16, 1 << 18).unwrap();
     clone_file(&from, &to).unwrap();
     let ranges = |file: &File| data(file, 0, u64::MAX).unwrap().map(Result::unwrap).collect::<Vec<_>>();

@@ -167,6 +167,14 @@ pub struct Args {
     #[arg(long)]
     pub no_devices: bool,
 
+    /// With --restrict: let the other end set owners, set-id bits and capabilities, as root
+    #[arg(long, requires = "restrict", conflicts_with = "no_owner")]
+    pub owner: bool,
+
+    /// With --restrict: let the other end make devices, as root
+    #[arg(long, requires = "restrict", conflicts_with = "no_devices")]
+    pub devices: bool,
+
     /// Make the directories above DST
     #[arg(long)]
     pub mkpath: bool,
@@ -340,6 +348,28 @@ impl Args {
             makes_path: self.mkpath,
             max_downtime: self.max_downtime,
         }
+    }
+
+    /// Behind `--restrict`: no command of the other end's is run, and nothing is overridden or given away that this end's
+    /// own command line does not; its own commands are run instead.
+    pub fn submit(&mut self, own: &Args) -> Result<()> {
+        let commands =
+            [&self.stop, &self.start, &self.status, &self.check, &self.freeze, &self.thaw, &self.dsn, &self.run_as];
+        if commands.iter().any(|command| command.is_some()) || self.adopt || self.mkpath {
+            let text =
+                "refused by --restrict: commands, --dsn, --run-as, --adopt and --mkpath are this end's own to say";
+            return fail(Code::Usage, text);
+        }
+        (self.stop, self.start) = (own.stop.clone(), own.start.clone());
+        (self.status, self.check) = (own.status.clone(), own.check.clone());
+        (self.freeze, self.thaw) = (own.freeze.clone(), own.thaw.clone());
+        (self.dsn, self.run_as) = (own.dsn.clone(), own.run_as.clone());
+        (self.adopt, self.mkpath, self.hook_timeout) = (own.adopt, own.mkpath, own.hook_timeout);
+        self.engine = own.engine.or(self.engine);
+        // Owners, set-id bits and devices are for those who may become anybody here.
+        self.no_owner |= own.no_owner || !own.owner;
+        self.no_devices |= own.no_devices || !own.devices;
+        Ok(())
     }
 
     fn commands(&self) -> Commands {

@@ -10,7 +10,7 @@ use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Zeros for holes where there can be none.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// The ranges of a file that hold data, in order; between them are holes. See [`data`].
 #[derive(Debug)]
@@ -127,23 +127,23 @@ mod tests {
     #[test]
     fn holes_are_found_also_beyond_four_gibibytes() {
         let file = tempfile::tempfile().unwrap();
-        assert_eq!(ranges(&file, 0, u64::MAX), [Range::default(); 0]);
+        assert_eq!(ranges(&file, 0, u64::MAX), []);
         file.set_len(9 * GIB).unwrap();
-        assert_eq!(ranges(&file, 0, u64::MAX), [Range::default(); 0]);
+        assert_eq!(ranges(&file, 0, u64::MAX), []);
         let written = [0..1 << 16, 5 * GIB..5 * GIB + (1 << 16)];
         for range in &written {
-            write_all_at(&file, &[7; 1 << 16], range.start).unwrap();
+            write_all_at(&file, &vec![7; 1 << 16], range.start).unwrap();
         }
         assert_eq!(ranges(&file, 0, u64::MAX), written);
         assert_eq!(ranges(&file, 10, 5 * GIB + 5), [10..1 << 16, 5 * GIB..5 * GIB + 5]);
-        assert_eq!(ranges(&file, 1 << 16, 5 * GIB), [Range::default(); 0]);
-        assert_eq!(ranges(&file, 10 * GIB, 11 * GIB), [Range::default(); 0]);
+        assert_eq!(ranges(&file, 1 << 16, 5 * GIB), []);
+        assert_eq!(ranges(&file, 10 * GIB, 11 * GIB), []);
     }
 
     #[test]
     fn what_is_punched_reads_as_zeros_and_the_length_stays() {
         let file = tempfile::tempfile().unwrap();
-        write_all_at(&file, &[7; 1 << 17], 0).unwrap();
+        write_all_at(&file, &vec![7; 1 << 17], 0).unwrap();
         let before = file.metadata().unwrap();
         punch(&file, 1 << 15, 1 << 16).unwrap();
         punch(&file, 1 << 30, 5).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn without_holes_zeros_are_written() {
         let file = tempfile::tempfile().unwrap();
-        write_all_at(&file, &[7; 200_000], 0).unwrap();
+        write_all_at(&file, &vec![7; 200_000], 0).unwrap();
         write_zeros(&file, 10, 150_000).unwrap();
         let mut read = vec![1; 200_000];
         read_full_at(&file, &mut read, 0).unwrap();

@@ -32,7 +32,7 @@ pub fn has_reflinks(dir: &Dir) -> bool {
     let clear = || SCRATCH.iter().for_each(|name| drop(dir.remove(name)));
     let try_out = || -> Result<()> {
         let (from, to) = (dir.create_new(SCRATCH[0])?, dir.create_new(SCRATCH[1])?);
-        blocks::write_all_at(&from, &[1; 1 << 16], 0)?;
+        blocks::write_all_at(&from, &[1; 1 << 12], 0)?;
         Ok(fs::ioctl_ficlone(&to, &from)?)
     };
     clear();
@@ -175,7 +175,6 @@ impl Cloning<'_> {
                 self.open.push(entry);
                 Ok(())
             }
-            Kind::File => self.copy_linked(&entry, there),
             Kind::Character(..) | Kind::Block(..) if !self.dress.devices => fail(
                 Code::Guarded,
                 format!("{} is {}, and none are to be made", self.from.shown(&entry.name), entry.kind),
@@ -252,7 +251,7 @@ impl Cloning<'_> {
 
     /// Removes what is only there behind the last of ours, and dresses the last directories.
     fn rest(mut self) -> Result<()> {
-        while let Some(there) = self.there.next() {
+        for there in self.there.by_ref() {
             match there {
                 Ok(there) => self.to.remove_all(&there.name)?,
                 Err(unread) if unread.is_change() => {}

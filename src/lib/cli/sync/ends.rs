@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 
 use super::{Args, Place};
 use crate::cli::report;
+use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
 use crate::edge::hook::describe;
 use crate::edge::link::{self, Far, Inlet, Peer};
+use crate::edge::signal::Stop;
 use crate::edge::ssh;
 use crate::edge::tree::Tree;
 use crate::engine::sync::channel::SILENCE;
@@ -27,7 +29,7 @@ use crate::engine::sync::source::{Source, serve};
 use crate::engine::sync::{drive, journal, stage, state};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Errand, Say};
-use crate::value::exit::{Code, Failure, fail};
+use crate::value::exit::{Code, Failure, code_of, fail};
 
 const NAME: &str = "repl-sync";
 /// How long a far end may take to come to its end once the link is closed.
@@ -49,19 +51,25 @@ pub fn run(args: &Args, filter: Filter, words: Vec<OsString>) -> Result<()> {
     }
     let told = Told::default();
     let (source, destination) = args.places()?;
+    let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let done = match (&source, &destination) {
-        (Place::Here(source), Place::Here(destination)) => between(args, filter, source, destination, &told),
+        (Place::Here(source), Place::Here(destination)) => between(args, filter, (source, destination), &told, &stop),
         (Place::Here(source), _) => {
             let (peer, ends) = called(args, &destination, Role::Destination, &words)?;
-            finish(peer, give(args, filter, source, ends, &told))
+            finish(peer, give(args, filter, source, ends, &told, &stop))
         }
         (_, Place::Here(destination)) => {
             let (peer, ends) = called(args, &source, Role::Source, &words)?;
-            finish(peer, take(args, filter, destination, ends, &here(args, &told)))
+            finish(peer, take(args, filter, destination, ends, &here(args, &told), &stop))
         }
         _ => fail(Code::Usage, "one of SRC and DST must be here"),
     };
-    done?;
+    match done {
+        Err(error) if stop.is_asked() && code_of(&error) == Code::Link => {
+            return fail(Code::Failed, "stopped by a signal");
+        }
+        done => done?,
+    }
     match told.lock().take() {
         Some(text) => super::tell::report(args, &text),
         None => Ok(()),
@@ -84,32 +92,35 @@ pub fn mend(args: &Args) -> Result<()> {
 }
 
 /// Both ends are here.
-fn between(args: &Args, filter: Filter, source: &Path, destination: &Path, told: &Told) -> Result<()> {
+fn between(args: &Args, filter: Filter, places: (&Path, &Path), told: &Told, stop: &Stop) -> Result<()> {
+    let (source, destination) = places;
     let (one, other) = UnixStream::pair().context("cannot make a socket")?;
     let given = give_end(args, filter.clone(), source, told)?;
     std::thread::scope(|scope| {
         let ends = Ends { input: other.try_clone()?.into(), output: other.into() };
-        let giving = scope.spawn(|| serve(&given, inlet(ends.input), std::fs::File::from(ends.output)));
+        let giving = scope.spawn(|| serve(&given, inlet(ends.input, None), std::fs::File::from(ends.output)));
         let taken = take(
             args,
             filter,
             destination,
             Ends { input: one.try_clone()?.into(), output: one.into() },
             &here(args, told),
+            stop,
         );
         let given = giving.join().unwrap_or_else(|_| fail(Code::Failed, "the source's end ended abruptly"));
         taken.and(given)
     })
 }
 
-fn inlet(fd: OwnedFd) -> Inlet<OwnedFd> {
-    Inlet::new(fd, SILENCE, None)
+/// A request to stop is the end of the link: until the switch, everything is left as it was.
+fn inlet(fd: OwnedFd, stop: Option<&Stop>) -> Inlet<OwnedFd> {
+    Inlet::new(fd, SILENCE, stop.cloned())
 }
 
 /// The end with the source.
-fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Told) -> Result<()> {
+fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Told, stop: &Stop) -> Result<()> {
     let source = give_end(args, filter, source, told)?;
-    serve(&source, inlet(ends.input), std::fs::File::from(ends.output))
+    serve(&source, inlet(ends.input, Some(stop)), std::fs::File::from(ends.output))
 }
 
 fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Told) -> Result<Source<'a>> {
@@ -147,8 +158,15 @@ fn here<'a>(args: &'a Args, told: &Told) -> Operator<'a> {
 }
 
 /// The end with the destination.
-fn take(args: &Args, filter: Filter, destination: &Path, ends: Ends, operator: &Operator<'_>) -> Result<()> {
-    let mut link = Link::start(inlet(ends.input), std::fs::File::from(ends.output));
+fn take(
+    args: &Args,
+    filter: Filter,
+    destination: &Path,
+    ends: Ends,
+    operator: &Operator<'_>,
+    stop: &Stop,
+) -> Result<()> {
+    let mut link = Link::start(inlet(ends.input, Some(stop)), std::fs::File::from(ends.output));
     let options = args.options(filter);
     let done = drive::run(&mut link, destination, &options, operator).map(|report| {
         let report = super::tell::object(&report);
@@ -164,7 +182,7 @@ fn called(args: &Args, place: &Place, role: Role, words: &[OsString]) -> Result<
     let far = far(args, place)?;
     let (peer, input, output) = far.start()?;
     let mut to = std::fs::File::from(input);
-    let greeted = greeting::call(inlet(output.try_clone()?), &mut to, role, words);
+    let greeted = greeting::call(inlet(output.try_clone()?, None), &mut to, role, words);
     if let Err(error) = greeted {
         drop(to);
         let status = peer.finish(PARTING);
@@ -173,7 +191,7 @@ fn called(args: &Args, place: &Place, role: Role, words: &[OsString]) -> Result<
             Ok(_) => "the other end ended".to_owned(),
             Err(error) => return Err(error),
         };
-        return Err(if crate::value::exit::code_of(&error) == Code::Link { error.context(why) } else { error });
+        return Err(if code_of(&error) == Code::Link { error.context(why) } else { error });
     }
     Ok((peer, Ends { input: output, output: to.into() }))
 }
@@ -206,9 +224,10 @@ fn finish(peer: Peer, done: Result<()>) -> Result<()> {
 
 /// This is the other end: it says nothing but over the link.
 fn answer(args: &Args) -> Result<()> {
+    let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let input = link::stream_input()?;
     let mut output = link::stream_output()?;
-    let (rest, role, words) = greeting::answer(inlet(input.try_clone()?), &mut output)?;
+    let (rest, role, words) = greeting::answer(inlet(input.try_clone()?, None), &mut output)?;
     drop(rest);
     let begun = begin(args, role, words);
     let (asked, filter, root) = match begun {
@@ -221,8 +240,8 @@ fn answer(args: &Args) -> Result<()> {
     greeting::welcome(&mut output)?;
     let ends = Ends { input, output: output.into() };
     match role {
-        Role::Source => give(&asked, filter, &root, ends, &Told::default()),
-        Role::Destination => take(&asked, filter, &root, ends, &Operator::There),
+        Role::Source => give(&asked, filter, &root, ends, &Told::default(), &stop),
+        Role::Destination => take(&asked, filter, &root, ends, &Operator::There, &stop),
     }
 }
 
@@ -231,7 +250,7 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
     let line = [OsString::from(NAME)].into_iter().chain(words);
     let matches = Args::command().try_get_matches_from(line);
     let matches = matches.or_else(|error| fail(Code::Usage, format!("the other end's command line: {error}")))?;
-    let asked = Args::from_arg_matches(&matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let mut asked = Args::from_arg_matches(&matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
     let filter = asked.filter(&matches)?;
     let (source, destination) = asked.places()?;
     let path = match role {
@@ -239,7 +258,10 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
         Role::Destination => destination.path(),
     };
     let path = match &args.restrict {
-        Some(root) => confined(&asked, root, &path)?,
+        Some(root) => {
+            asked.submit(args)?;
+            confined(root, &path)?
+        }
         None => path,
     };
     if role == Role::Source {
@@ -249,8 +271,8 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
     Ok((asked, filter, path))
 }
 
-/// A path below a root, and nothing of the other end's that could do harm.
-fn confined(_asked: &Args, root: &Path, path: &Path) -> Result<std::path::PathBuf> {
+/// A path below a root.
+fn confined(root: &Path, path: &Path) -> Result<std::path::PathBuf> {
     let root = std::fs::canonicalize(root).with_context(|| format!("cannot use {}", root.display()))?;
     let below = if path.is_absolute() { path.strip_prefix(&root).ok() } else { Some(path) };
     let is_below = |path: &&Path| {

@@ -65,7 +65,7 @@ pub(super) fn stamp(stat: &Stat) -> Stamp {
     Stamp {
         device: stat.st_dev,
         inode: stat.st_ino,
-        size: stat.st_size as u64,
+        size: stat.st_size.cast_unsigned(),
         mtime: Moment { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
         ctime: Moment { seconds: stat.st_ctime, nanos: stat.st_ctime_nsec as u32 },
     }

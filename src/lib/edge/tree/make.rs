@@ -47,7 +47,11 @@ impl Tree {
         if name.is_root() {
             return Ok(());
         }
-        let make = || writing(dir, || fs::mkdirat(dir, last(name), Mode::RWXU));
+        let make = || {
+            writing(dir, || fs::mkdirat(dir, last(name), Mode::RWXU))?;
+            self.root.forget(name);
+            Ok(())
+        };
         match make() {
             Err(Errno::EXIST) => {}
             other => return Ok(other?),
@@ -55,7 +59,7 @@ impl Tree {
         if is_directory(dir, last(name))? {
             return Ok(());
         }
-        self.unlink(dir, last(name))?;
+        unlink(dir, last(name))?;
         Ok(make()?)
     }
 
@@ -116,11 +120,11 @@ impl Tree {
         }
         let _alone = self.root.temporary();
         let through = |home: &OwnedFd| -> io::Result<()> {
-            self.unlink(home, TEMPORARY)?;
+            unlink(home, TEMPORARY)?;
             writing(home, || make(home, TEMPORARY))?;
             let renamed = writing(dir, || fs::renameat(home, TEMPORARY, dir, last(name)));
             // Gone already, but where both were the same file (then nothing is renamed) or it failed.
-            self.unlink(home, TEMPORARY)?;
+            unlink(home, TEMPORARY)?;
             Ok(renamed?)
         };
         // The root may be another file system, or not ours to write in.
@@ -142,7 +146,7 @@ impl Tree {
                     rename()
                 }
                 Err(Errno::NOTDIR) => {
-                    self.unlink(&dir, name.last())?;
+                    unlink(&dir, name.last())?;
                     rename()
                 }
                 other => other,
@@ -182,7 +186,7 @@ impl Tree {
 
     fn copy_over(&self, from: &File, entry: &Entry, dir: &OwnedFd, dress: Dress) -> Result<()> {
         let _alone = self.root.temporary();
-        self.unlink(dir, TEMPORARY)?;
+        unlink(dir, TEMPORARY)?;
         let flags = FILE_FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = writing(dir, || fs::openat(dir, TEMPORARY, flags, PRIVATE)).map_err(io::Error::from)?;
         let file = File::from(fd);
@@ -220,13 +224,13 @@ impl Tree {
         self.root.forget(name);
         remove_below(&dir, name.last()).with_context(|| self.cannot("remove", name))
     }
+}
 
-    /// Removes what is no directory, if it is there.
-    fn unlink(&self, dir: &OwnedFd, component: &[u8]) -> io::Result<()> {
-        match writing(dir, || fs::unlinkat(dir, component, AtFlags::empty())) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+/// Removes what is no directory, if it is there.
+fn unlink(dir: &OwnedFd, component: &[u8]) -> io::Result<()> {
+    match writing(dir, || fs::unlinkat(dir, component, AtFlags::empty())) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

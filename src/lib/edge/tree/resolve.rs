@@ -55,12 +55,11 @@ impl Root {
         }
         let (start, length) = {
             let mut kept = self.kept.lock();
-            if let Some(at) = kept.iter().position(|(known, _)| known == name) {
-                if let Some(found) = kept.remove(at) {
-                    let fd = Arc::clone(&found.1);
-                    kept.push_front(found);
-                    return Ok(fd);
-                }
+            let found = kept.iter().position(|(known, _)| known == name);
+            if let Some(found) = found.and_then(|at| kept.remove(at)) {
+                let fd = Arc::clone(&found.1);
+                kept.push_front(found);
+                return Ok(fd);
             }
             let above = kept.iter().filter(|(known, _)| name.is_below(known));
             match above.max_by_key(|(known, _)| known.bytes().len()) {
@@ -68,7 +67,7 @@ impl Root {
                 None => (Arc::clone(&self.fd), 0),
             }
         };
-        let fd = Arc::new(resolve(&*start, &name.bytes()[length..])?);
+        let fd = Arc::new(resolve(&start, &name.bytes()[length..])?);
         let mut kept = self.kept.lock();
         kept.truncate(KEPT - 1);
         kept.push_front((name.clone(), Arc::clone(&fd)));
@@ -77,7 +76,7 @@ impl Root {
 
     /// The same from the root on, whatever is kept.
     pub(super) fn directory_anew(&self, name: &Name) -> io::Result<OwnedFd> {
-        if name.is_root() { self.fd.try_clone() } else { resolve(&*self.fd, name.bytes()) }
+        if name.is_root() { self.fd.try_clone() } else { resolve(&self.fd, name.bytes()) }
     }
 
     /// What has this name will not be what it was.

@@ -48,7 +48,7 @@ pub(super) fn changed(text: &'static str) -> io::Error {
 /// with an error alone: what cannot be read is told, and left out.
 pub struct Walk {
     root: Arc<Root>,
-    skip: Box<dyn Fn(&Name, bool) -> bool + Send>,
+    skip: Skip,
     begun: bool,
     /// A directory that was told and is to be listed next, with its device and inode.
     told: Option<(Name, Identity)>,
@@ -56,20 +56,27 @@ pub struct Walk {
     buffer: Vec<u8>,
 }
 
+/// Whether a name, which is a directory or not, is left out.
+pub(super) type Skip = Box<dyn Fn(&Name, bool) -> bool + Send>;
+
+/// Device and inode.
 type Identity = (u64, u64);
+
+/// An open directory, all names in it one after the other, and where each begins and how long it is, in reverse order.
+type Listing = (OwnedFd, Vec<u8>, Vec<(usize, u16)>);
 
 /// A directory on the way down.
 struct Level {
     name: Name,
     identity: Identity,
     fd: Option<OwnedFd>,
-    /// All names in it, one after the other, and where each begins and how long it is, in reverse order.
+    /// See [`Listing`].
     names: Vec<u8>,
     left: Vec<(usize, u16)>,
 }
 
 impl Walk {
-    pub(super) fn new(root: Arc<Root>, skip: Box<dyn Fn(&Name, bool) -> bool + Send>) -> Walk {
+    pub(super) fn new(root: Arc<Root>, skip: Skip) -> Walk {
         let buffer = Vec::with_capacity(LISTED);
         Walk { root, skip, begun: false, told: None, levels: Vec::new(), buffer }
     }
@@ -88,8 +95,7 @@ impl Walk {
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn list(&mut self, name: &Name, identity: Identity) -> io::Result<(OwnedFd, Vec<u8>, Vec<(usize, u16)>)> {
+    fn list(&mut self, name: &Name, identity: Identity) -> io::Result<Listing> {
         let above = self.levels.last().and_then(|level| level.fd.as_ref());
         let fd = fs::openat(above.unwrap_or(self.root.descriptor()), last(name), DIR_FLAGS, Mode::empty())?;
         check(&fd, identity)?;
@@ -148,12 +154,12 @@ impl Walk {
         entry
     }
 
-    fn begin(&mut self) -> Option<Result<Entry, Unread>> {
+    fn begin(&mut self) -> Result<Entry, Unread> {
         let name = Name::root();
         match look::entry(self.root.descriptor(), last(&name), &name) {
-            Ok(Some(entry)) => Some(Ok(self.tell(entry))),
-            Ok(None) => Some(Err(Unread { name, error: io::ErrorKind::NotFound.into() })),
-            Err(error) => Some(Err(Unread { name, error })),
+            Ok(Some(entry)) => Ok(self.tell(entry)),
+            Ok(None) => Err(Unread { name, error: io::ErrorKind::NotFound.into() }),
+            Err(error) => Err(Unread { name, error }),
         }
     }
 }
@@ -163,7 +169,7 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         if !mem::replace(&mut self.begun, true) {
-            return self.begin();
+            return Some(self.begin());
         }
         if let Some((name, identity)) = self.told.take()
             && let Err(unread) = self.enter(name, identity)

@@ -467,11 +467,13 @@ impl Drive<'_> {
             server.recover(&self.destination).map_err(|error| self.stays(error))?;
         }
         self.report.position = self.profile.position(&dir)?.map(|position| position.to_string());
-        self.hook("after-switch").map_err(done_already)?;
+        // A hook that fails, or a link that is gone, keeps no server down.
+        let hooked = self.hook("after-switch").map_err(done_already);
         let started = server.start(may_start).map_err(|error| self.stays(error))?;
         if stopped.was_running || started {
             self.report.downtime = Some(stopped.began.elapsed());
         }
+        hooked?;
         if started {
             self.hook("after-start").map_err(done_already)?;
             server.check().map_err(|error| self.stays(error))?;

@@ -155,11 +155,13 @@ fn tell(operator: &Operator<'_>, sender: &Sender, say: Say, bytes: &[u8]) {
 
 /// Which machine and tree this is: what a [`super::source::Source`] says of itself.
 pub fn identity(tree: &Tree) -> Result<String> {
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // A container may have no number of its own; a boot has one everywhere.
+    let number =
+        |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let machine = number("/etc/machine-id").or_else(|| number("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
     let path = std::fs::canonicalize(tree.path())?;
     let root = tree.look(&crate::value::name::Name::root())?.map(|root| root.stamp).unwrap_or_default();
-    Ok(format!("{} {} {}:{}\n{}", machine.trim(), boot.trim(), root.device, root.inode, path.to_string_lossy()))
+    Ok(format!("{machine} {}:{}\n{}", root.device, root.inode, path.to_string_lossy()))
 }
 
 /// Passes over one target.
@@ -244,6 +246,10 @@ impl Passes<'_> {
         self.link.lines.inboxes = lines.inboxes;
         ran?;
         drop(listing);
+        if self.state.is_some() && matches!(target, Target::Direct(_)) && !self.manner.is_dry {
+            // A pair that outlives a power cut must not be of bytes that do not.
+            target.tree().sync()?;
+        }
         let (counts, unsettled, distrusted) = ledger.finish()?;
         self.distrusted = distrusted;
         Ok(Passed { counts, unsettled, source: identity, took: began.elapsed() })

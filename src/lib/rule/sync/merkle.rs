@@ -13,7 +13,7 @@ pub const GROUP: u64 = 64 << 10;
 /// Bytes of a range.
 pub const RANGE: u64 = 16 << 20;
 /// Bytes of a cv that are enough to propose that two groups are equal.
-pub const SHORT: usize = 16;
+pub const SHORT: usize = 12;
 
 /// A chaining value, or the digest of a whole file.
 pub type Cv = [u8; 32];
