@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use repl::engine::sync::journal::op::{Extent, Op};
+use repl::engine::sync::journal::record::{self, Header as SyncHeader, Id, Record};
+use repl::engine::sync::marker::{Marker, Step};
 use repl::rule::pattern::Pattern;
 use repl::rule::scheme::{Engine, Scheme};
 use repl::rule::stream::back::{Ack, Line, Welcome};
@@ -12,7 +15,9 @@ use repl::rule::stream::hello::Hello;
 use repl::rule::stream::magic::{MAGIC, judge};
 use repl::rule::stream::message::{Begin, Message, Previous, decode};
 use repl::value::digest::{Digest, Running};
+use repl::value::entry::{Entry, Kind as EntryKind, Moment, Stamp};
 use repl::value::exit::Code;
+use repl::value::name::Name;
 use repl::value::position::{Position, Segment, Start};
 use repl::value::time::Time;
 
@@ -20,6 +25,9 @@ const STREAM: &[u8] = include_bytes!("data/stream-v1.bin");
 const STREAM_ZSTD: &[u8] = include_bytes!("data/stream-v1-zstd.bin");
 const STREAM_RARE: &[u8] = include_bytes!("data/stream-v1-rare.bin");
 const BACK: &[u8] = include_bytes!("data/back-v1.txt");
+const SYNC_MARKER: &[u8] = include_bytes!("data/sync-marker-v1.txt");
+const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
+const SYNC_FINAL: &[u8] = include_bytes!("data/sync-fin-v1.bin");
 
 /// What the samples' three data frames hold.
 const LOG: [&[u8]; 3] = [
@@ -218,6 +226,76 @@ fn lines_of_the_back_channel_are_read_and_written_as_ever() {
     assert!(matches!(&lines[0], Line::Welcome(welcome) if welcome.at == Start::Oldest));
 }
 
+#[test]
+fn the_marker_of_a_sync_is_read_and_written_as_ever() {
+    let id = Id(std::array::from_fn(|at| at as u8));
+    let directory = "/srv/.repl-sync-a b%".into();
+    let marker = Marker { step: Step::Replaying, journal: id, directory, time: Time(1_776_538_457_250_000) };
+    let steps = [("prepared", Step::Prepared), ("replaying", Step::Replaying), ("done", Step::Done)];
+    for (word, step) in steps {
+        let line = std::str::from_utf8(SYNC_MARKER).unwrap().replace("replaying", word);
+        let marker = Marker { step, ..marker.clone() };
+        assert_eq!(Marker::parse(line.as_bytes()), Some(marker.clone()));
+        assert_eq!(marker.print(), line);
+    }
+}
+
+/// What the samples of a sync's journal say to do.
+fn ops() -> Vec<Op> {
+    let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
+    let mtime = Moment { seconds: -5, nanos: 999_999_999 };
+    let ctime = Moment { seconds: 1_776_538_457, nanos: 1 };
+    let stamp = Stamp { device: 2049, inode: 1 << 40, size: 20_000, mtime, ctime };
+    let entry = |text: &str, kind: EntryKind| {
+        let xattrs = vec![(b"user.a".as_slice().into(), b"\0\xff".as_slice().into())];
+        Entry { name: name(text), kind, mode: 0o4750, uid: 26, gid: 27, links: 2, xattrs, stamp }
+    };
+    let bytes = Extent { offset: 4096, length: 8192, blob: 7, crc: 0xdead_beef, is_hole: false };
+    let extents = vec![Extent::hole(0, 4096), bytes, Extent { offset: 16_384, blob: 1 << 33, length: 1, ..bytes }];
+    vec![
+        Op::Remove { name: name("z/y"), is_directory: false },
+        Op::Remove { name: name("z"), is_directory: true },
+        Op::Dress(entry("", EntryKind::Directory)),
+        Op::Make(entry("a", EntryKind::Link(b"../b\xff".as_slice().into()))),
+        Op::Make(entry("d", EntryKind::Block(8, 1))),
+        Op::Place { entry: entry("d-e", EntryKind::File), staged: 12, digest: [1; 32] },
+        Op::Patch { entry: entry("f", EntryKind::File), base: stamp, extents, digest: [2; 32] },
+        Op::Link { name: name("g\n"), to: name("f") },
+    ]
+}
+
+fn journal(magic: [u8; 16], root: u64, dress: u32, records: &[Record]) -> Vec<u8> {
+    let header = SyncHeader { magic, id: Id(std::array::from_fn(|at| at as u8)), root, dress };
+    let mut bytes = header.print().to_vec();
+    bytes.extend(records.iter().flat_map(|record| record.print().unwrap()));
+    assert_eq!(SyncHeader::parse(bytes.first_chunk().unwrap(), magic), Some(header));
+    bytes
+}
+
+/// The records of a journal's file behind its header.
+fn records(file: &[u8]) -> Vec<Record> {
+    let (mut rest, mut payload, mut records) = (&file[48..], Vec::new(), Vec::new());
+    while record::next(&mut rest, &mut payload).unwrap() {
+        records.push(Record::parse(&payload).unwrap());
+    }
+    assert!(rest.is_empty());
+    records
+}
+
+#[test]
+fn the_journal_of_a_sync_is_read_and_written_as_ever() {
+    let mut want: Vec<Record> = ops().into_iter().map(|op| Record::Op(op.into())).collect();
+    let digest = *blake3::hash(&journal(record::FINAL, 77, 3, &want)).as_bytes();
+    want.push(Record::End(8, digest));
+    assert_eq!(records(SYNC_FINAL), want);
+    assert_eq!(journal(record::FINAL, 77, 3, &want), SYNC_FINAL);
+    want.pop();
+    want.reverse();
+    want.push(Record::Forget(Name::parse(b"d-e").unwrap()));
+    assert_eq!(records(SYNC_LOG), want);
+    assert_eq!(journal(record::LOG, 0, 0, &want), SYNC_LOG);
+}
+
 /// A sample that was edited together with the values above is seen here.
 #[test]
 fn samples_are_what_they_were() {
@@ -225,6 +303,9 @@ fn samples_are_what_they_were() {
         (STREAM, "afab88cc7ef36746ce902286a65748a2e753dd16ed2e7b3ff11326693486f08d"),
         (STREAM_ZSTD, "f363b16e7933210d383f5983f779346054920abaf60c217121aeb3c0ed80ff52"),
         (STREAM_RARE, "a7e86fe9f154407f263ec6317948a3862fc619ad3e97391c9f9cdad2365d048e"),
+        (SYNC_MARKER, "d9b4de3ef1069d355ce10a89658b916d0ab06ce1845596c6d533e1b3697474ec"),
+        (SYNC_LOG, "5dacb4b15be087c50d80c1848bc12c9794bc0b9862e9cff692ed6f680c47ee73"),
+        (SYNC_FINAL, "dc8294b5f039caaa4dc7388c8023e4a46b77965271ba46ea3da5ffe496fc967d"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);

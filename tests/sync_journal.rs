@@ -38,7 +38,9 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
-        let root = tempfile::tempdir().unwrap();
+        // In memory, where there is such a place: each of the many faults begins with a pair of its own.
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let (main, want) = make(&root.path().canonicalize().unwrap());
         let (old, new) = (show(&main), show(&want));
         assert_ne!(old, new);
@@ -67,8 +69,8 @@ impl Pair {
     /// The same with a replay that has begun to write: the marker says so, and some of it is done.
     fn torn() -> Pair {
         let pair = Pair::committed();
-        let staged = fs::read_dir(pair.state("new")).unwrap().map(|entry| entry.unwrap().path());
-        let staged = staged.filter(|path| fs::read(path).unwrap() == noise(5000, 7)).next().unwrap();
+        let mut staged = fs::read_dir(pair.state("new")).unwrap().map(|entry| entry.unwrap().path());
+        let staged = staged.find(|path| fs::read(path).unwrap() == noise(5000, 7)).unwrap();
         fs::remove_dir_all(pair.main.join("directory-to-file")).unwrap();
         fs::rename(staged, pair.main.join("directory-to-file")).unwrap();
         fs::remove_dir_all(pair.main.join("gone")).unwrap();
@@ -178,8 +180,9 @@ fn with_fault(pair: &Pair, what: &str, call: &str, fault: &str, when: usize) -> 
         .then(|| output.status.code().unwrap_or(137))
 }
 
-/// Calls by which something is changed.
-const CALLS: [&str; 18] = [
+/// Calls by which something is changed, and by which the journal is read. A kill between two of them is one before the
+/// second.
+const CALLS: [&str; 19] = [
     "mkdirat",
     "pwrite64",
     "write",
@@ -193,6 +196,7 @@ const CALLS: [&str; 18] = [
     "fsync",
     "fdatasync",
     "syncfs",
+    "pread64",
     "fchmod",
     "fchmodat",
     "fchown",
@@ -226,7 +230,8 @@ fn killed_or_failing_at_any_call_it_is_old_or_new() {
             let pair = Pair::new();
             let Some(ended) = with_fault(&pair, "sync", call, fault, when) else { break };
             let what = format!("{call} {when}, {fault}: {ended}");
-            let expected: &[i32] = if fault == "signal=KILL" { &[137] } else { &[0, 1, 101] };
+            // 101 is the test program's own, where it could not say that it begins; 127 the loader's, before that.
+            let expected: &[i32] = if fault == "signal=KILL" { &[137] } else { &[0, 1, 101, 127] };
             assert!(expected.contains(&ended), "{what}");
             judge(&pair, &what);
             tried += 1;
@@ -244,7 +249,7 @@ fn a_replay_that_is_killed_or_fails_at_any_call_is_completed_by_another() {
             let pair = Pair::committed();
             let Some(ended) = with_fault(&pair, "recover", call, fault, when) else { break };
             let what = format!("{call} {when}, {fault}: {ended}");
-            let expected: &[i32] = if fault == "signal=KILL" { &[137] } else { &[0, 1, 12] };
+            let expected: &[i32] = if fault == "signal=KILL" { &[137] } else { &[0, 1, 12, 101, 127] };
             assert!(expected.contains(&ended), "{what}");
             recover(&pair.main).unwrap_or_else(|error| panic!("{what}: {error:#}"));
             pair.assert_new(&what);
@@ -469,11 +474,6 @@ fn many_threads_add_to_one_journal() {
 #[test]
 fn a_journal_that_fails_its_checks_is_corrupt_and_touches_nothing() {
     type Damage = (&'static str, &'static str, fn(&Pair));
-    let cut = |path: PathBuf, less: u64| {
-        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.set_len(file.metadata().unwrap().len() - less).unwrap();
-    };
-    let _ = cut;
     let matrix: [Damage; 14] = [
         ("list flipped", "committed is damaged", |pair| flip(&pair.state(COMMITTED), 100)),
         ("list's header flipped", "committed is damaged", |pair| flip(&pair.state(COMMITTED), 20)),

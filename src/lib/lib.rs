@@ -60,6 +60,9 @@
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |
 //! | a server's recovery stops: "could not restore file" | [`engine::fetch`]: when it says "no such segment", and when 126 |
+//! | after a sync the server is down, or was never stopped | [`engine::sync::server`]: what it recorded, and what it looks at |
+//! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
+//! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |
 

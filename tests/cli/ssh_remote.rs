@@ -121,6 +121,7 @@ fn much_goes_both_ways_at_once_while_keys_are_exchanged_anew() {
         back
     });
     assert_eq!(remote.finish(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(back.len(), bytes.len());
     assert_eq!(blake3::hash(&back), blake3::hash(&bytes));
 }
 
@@ -171,8 +172,9 @@ fn a_caller_that_reads_no_more_still_learns_how_it_ended() {
 fn a_command_that_ends_early_breaks_the_pipe() {
     let host = Host::new();
     let (remote, mut input, _output) = host.start("exit 4");
+    let piece = vec![0; 65536];
     let error = loop {
-        if let Err(error) = input.write_all(&[0; 65536]) {
+        if let Err(error) = input.write_all(&piece) {
             break error;
         }
     };
@@ -231,10 +233,15 @@ fn a_host_that_falls_silent_is_a_failed_link() {
     assert_eq!(output.read(&mut [0]).unwrap(), 1);
     let sessions = host.sshd.sessions();
     assert!(!sessions.is_empty());
-    sessions.iter().for_each(|session| kill_process(*session, Signal::STOP).unwrap());
+    let signal_all = |signal| {
+        for session in &sessions {
+            kill_process(*session, signal).unwrap();
+        }
+    };
+    signal_all(Signal::STOP);
     assert_eq!(output.read(&mut [0]).unwrap(), 0);
     let error = remote.finish(PATIENCE).unwrap_err();
-    sessions.iter().for_each(|session| kill_process(*session, Signal::KILL).unwrap());
+    signal_all(Signal::KILL);
     assert_eq!(code_of(&error), Code::Link);
     assert!(format!("{error:#}").contains("nothing was heard"), "{error:#}");
 }
@@ -296,7 +303,9 @@ fn one_key_of_a_host_is_enough_whatever_others_it_has() {
     let serve = |host: &mut Host, keys: &[&PathBuf]| {
         let lines = own.lines().filter(|line| !line.starts_with("HostKey"));
         let mut config: String = lines.map(|line| format!("{line}\n")).collect();
-        keys.iter().for_each(|key| config += &format!("HostKey {}\n", key.display()));
+        for key in keys {
+            config += &format!("HostKey {}\n", key.display());
+        }
         std::fs::write(host.sshd.path("sshd_config"), config).unwrap();
         host.sshd.stop();
         host.sshd.start_again();
@@ -349,6 +358,17 @@ fn a_login_is_by_a_key_file_or_an_agent_and_nobody_is_asked() {
     host.sshd.authorize(&std::fs::read_to_string(path.with_extension("pub")).unwrap());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     host.refuses(Code::Usage, "chmod 600");
+}
+
+#[test]
+fn a_host_that_has_had_enough_of_keys_says_which() {
+    let mut host = Host::with("MaxAuthTries 2");
+    host.options.identities = ["a", "b", "c"].map(|name| host.sshd.path(name)).to_vec();
+    for path in &host.options.identities {
+        make_key(path, &[]);
+    }
+    host.refuses(Code::Link, "takes no key of ours");
+    assert!(hint_of(&host.run("true").0.unwrap_err()).unwrap().contains("-i"));
 }
 
 #[test]

@@ -229,7 +229,7 @@ impl Sshd {
         Sshd::start_with("")
     }
 
-    /// Starts it with more lines of sshd_config(5).
+    /// Starts it with more lines of `sshd_config`.
     pub fn start_with(more: &str) -> Sshd {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();

@@ -1,11 +1,13 @@
 //! Argument groups that commands share.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use crate::edge::ssh;
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::{Engine, Kind};
 use crate::value::exit::{Code, Failure};
@@ -52,6 +54,12 @@ pub fn name(text: &str) -> Result<String, String> {
         return Err("a name has 1 to 255 bytes (escaped) and no control characters".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// How hosts of `ssh://` are reached: with these key files or the user's own keys, their words on standard error.
+pub fn ssh_options(identities: &[PathBuf]) -> Result<ssh::Options> {
+    let words = std::io::stderr().as_fd().try_clone_to_owned().context("cannot use standard error")?;
+    Ok(ssh::Options { identities: identities.to_vec(), ..ssh::Options::new(words) })
 }
 
 /// Prints the completions of a command for a shell.

@@ -1,16 +1,14 @@
 //! The arguments of `repl-ship`, and what they mean to the engine.
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
 use crate::edge::link::Far;
-use crate::edge::ssh;
 use crate::engine::bdb::Environment;
 use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
@@ -183,8 +181,7 @@ impl Args {
         let Some(dir) = &url.path else {
             return fail(Code::Usage, format!("--to {url} names no directory there"));
         };
-        let words = std::io::stderr().as_fd().try_clone_to_owned().context("cannot use standard error")?;
-        let options = ssh::Options { identities: self.identity.clone(), ..ssh::Options::new(words) };
+        let options = args::ssh_options(&self.identity)?;
         let command = format!("{} --acks {}", self.remote_command, shell_words::quote(dir));
         Ok(Some(Far::Ssh { url: url.clone(), command, options }))
     }

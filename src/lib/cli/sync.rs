@@ -51,8 +51,12 @@ pub struct Args {
     pub source: Option<OsString>,
 
     /// DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR; one of the two is here
-    #[arg(value_name = "DST", required_unless_present_any = ["server", "replay", "rollback", "completions"])]
+    #[arg(value_name = "DST", required_unless_present_any = ["server", "replay", "rollback", "replicas", "completions"])]
     pub destination: Option<OsString>,
+
+    /// Instead of SRC, the one of these that has come farthest: a file with one on each line, or a list with commas
+    #[arg(long, value_name = "FILE|LIST", conflicts_with_all = ["server", "replay", "rollback"])]
+    pub replicas: Option<String>,
 
     /// Remote shell to reach HOST: a command that takes a host and a command line
     #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh -o BatchMode=yes")]
@@ -203,6 +207,10 @@ pub struct Args {
     #[arg(long)]
     pub progress: bool,
 
+    /// Why, for the history in the state directory
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
     /// Print a report as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -343,6 +351,8 @@ impl Args {
             freezes: self.freeze.is_some(),
             commands: self.commands(),
             is_itemized: self.itemize,
+            shows_progress: self.progress,
+            reason: self.reason.clone(),
             allows_empty: self.allow_empty,
             keeps_old: self.keep_old,
             makes_path: self.mkpath,
@@ -408,6 +418,22 @@ impl Args {
             hook.run(&values)?;
         }
         Ok(())
+    }
+
+    /// The replicas that `--replicas` names.
+    pub fn candidates(&self) -> Result<Vec<OsString>> {
+        let list = self.replicas.clone().unwrap_or_default();
+        let text = if Path::new(&list).is_file() {
+            std::fs::read_to_string(&list).with_context(|| format!("cannot read {list}"))?
+        } else {
+            list.replace(',', "\n")
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let found: Vec<OsString> = lines.map(OsString::from).collect();
+        if found.is_empty() || self.destination.is_some() {
+            return fail(Code::Usage, "--replicas takes the place of SRC: expected at least one, and DST alone");
+        }
+        Ok(found)
     }
 
     /// The two ends.

@@ -16,7 +16,7 @@ use crate::value::exit::{Code, fail};
 /// A held lock; dropping it lets it go.
 #[derive(Debug)]
 pub struct Lock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 impl Lock {
@@ -39,7 +39,7 @@ impl Lock {
         };
         // Naming the holder is a courtesy: a full disk must not keep the lock from being taken.
         let _ = write();
-        Ok(Lock { _fd: file.into() })
+        Ok(Lock { fd: file.into() })
     }
 
     /// Locks a directory itself, or says that another process has it (exit code 7).
@@ -48,7 +48,14 @@ impl Lock {
         if !try_lock(&fd).with_context(|| format!("cannot lock {}", dir.shown("")))? {
             return fail(Code::Busy, format!("{} is held by another process", dir.shown("")));
         }
-        Ok(Lock { _fd: fd })
+        Ok(Lock { fd })
+    }
+}
+
+impl Drop for Lock {
+    /// Said to the kernel: closing alone would leave the lock to a child that was forked meanwhile, until it execs.
+    fn drop(&mut self) {
+        let _ = flock(&self.fd, FlockOperation::Unlock);
     }
 }
 
@@ -84,7 +91,9 @@ mod tests {
         let error = Lock::take(&dir, "lock").unwrap_err();
         assert_eq!(code_of(&error), Code::Busy);
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        let as_in_a_child_before_it_execs = held.fd.try_clone().unwrap();
         drop(held);
         Lock::take(&dir, "lock").unwrap();
+        drop(as_in_a_child_before_it_execs);
     }
 }

@@ -139,6 +139,9 @@ impl Remote {
     fn converse(&self, url: &SshUrl, command: &str, options: &Options) -> Result<ExitStatus> {
         let (session, socket) = connect(url, options)?;
         let shared = &*self.0;
+        if shared.end.lock().is_some() {
+            return fail(Code::Link, "ended before the command was started");
+        }
         let ends = Ends { input: &shared.input, output: &shared.output, words: &options.words, wake: &shared.wake };
         let status = run(&session, &socket, url, command, ends, options);
         // Else the library would wait for its last packets, and leak what it cannot send.
@@ -162,12 +165,14 @@ fn run(
         if is_link(&error) {
             return Err(lost(url, &error).into());
         }
-        let text = format!("{} does not run commands for us: {}", url.host, error.message());
+        let text = format!("{} does not run commands for us: {}", url.host, show(error.message()));
         return Err(Failure::new(Code::Usage, text).into());
     }
     let pump = Pump::new(session, channel, socket, ends, options.alive)?;
-    let text = || format!("the connection to {} was lost", url.host);
-    pump.run().map_err(|error| Failure::new(Code::Link, format!("{}: {error}", text())).into())
+    pump.run().map_err(|error| {
+        let why = show(&error.to_string());
+        Failure::new(Code::Link, format!("the connection to {} was lost: {why}", url.host)).into()
+    })
 }
 
 /// Connects, proves the host, and logs in. A host that cannot prove any key that is known is asked for any key that it
@@ -187,7 +192,7 @@ fn connect(url: &SshUrl, options: &Options) -> Result<(Session, TcpStream)> {
         match session.handshake() {
             Ok(()) => {
                 known.check(&session)?;
-                login::log_in(&session, url, &options.identities)?;
+                login::log_in(&session, &socket, url, &options.identities)?;
                 return Ok((session, socket));
             }
             Err(error) if error.code() == ErrorCode::Session(KEX_FAILURE) => {}

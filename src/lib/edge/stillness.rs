@@ -2,8 +2,8 @@
 //! reading took.
 //!
 //! A file's stamp (inode, size, mtime, ctime) changes with each write, but its clock ticks: two writes within one tick,
-//! with our look between them, leave the same stamp. So a tree counts as still only after a look and another one, several
-//! ticks later, have seen the same.
+//! with our look between them, leave the same stamp. So a tree counts as still only after it has looked the same for
+//! several ticks; for longer, where what writes wakes up now and then.
 
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use super::dir::shown;
 
 /// Far longer than any file system's clock ticks.
-const TICKS: Duration = Duration::from_millis(100);
+pub const TICKS: Duration = Duration::from_millis(100);
 
 /// What was seen of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +40,24 @@ impl Stillness {
         Ok(seen)
     }
 
-    /// Looks until nothing changes any more; `None` when it did until the deadline. `again` says each time whether it is
-    /// worth looking yet.
+    /// Looks until nothing has changed for as long as `calm`, at least [`TICKS`]; `None` when that did not come in time.
+    /// `again` says each time whether it is worth looking yet.
     pub fn wait(
         root: &Path,
         is_counted: &dyn Fn(&Path) -> bool,
+        calm: Duration,
         timeout: Duration,
         again: &mut dyn FnMut() -> Result<bool>,
     ) -> Result<Option<Stillness>> {
         let deadline = Instant::now() + timeout;
+        let mut since = Instant::now();
         let mut last = None;
         loop {
+            let looked = Instant::now();
             let now = if again()? { Some(Stillness::look(root, is_counted)?) } else { None };
-            if now.is_some() && now == last {
+            if now.is_none() || now != last {
+                since = looked;
+            } else if since.elapsed() >= calm.max(TICKS) {
                 return Ok(now);
             }
             if Instant::now() >= deadline {
@@ -107,7 +112,8 @@ impl Stillness {
             *sum = sum.wrapping_add(part.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
         }
         let when = (metadata.ctime(), metadata.ctime_nsec());
-        if when > (self.newest.0, self.newest.1) {
+        // A new file says more than its directory, which changed with it.
+        if when > (self.newest.0, self.newest.1) || (when == (self.newest.0, self.newest.1) && metadata.is_file()) {
             self.newest = (when.0, when.1, below.to_owned());
         }
     }
@@ -127,7 +133,7 @@ mod tests {
         }
         let counts = |below: &Path| !below.ends_with("not");
         let patience = Duration::from_secs(20);
-        let still = || Stillness::wait(root.path(), &counts, patience, &mut || Ok(true)).unwrap().unwrap();
+        let still = || Stillness::wait(root.path(), &counts, TICKS, patience, &mut || Ok(true)).unwrap().unwrap();
         let first = still();
         fs::write(path("d/not"), "another").unwrap();
         assert_eq!(still(), first);
@@ -143,7 +149,7 @@ mod tests {
     fn what_is_not_worth_looking_at_is_never_still() {
         let root = tempfile::tempdir().unwrap();
         let timeout = Duration::from_millis(1);
-        let waited = Stillness::wait(root.path(), &|_| true, timeout, &mut || Ok(false)).unwrap();
+        let waited = Stillness::wait(root.path(), &|_| true, TICKS, timeout, &mut || Ok(false)).unwrap();
         assert_eq!(waited, None);
     }
 }

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod greeting;
 pub mod ground;
 pub mod groups;
+pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod line;

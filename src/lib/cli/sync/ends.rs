@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use parking_lot::Mutex;
 
+use super::tell::Told;
 use super::{Args, Place};
 use crate::cli::report;
 use crate::edge::bell::Bell;
@@ -24,7 +25,7 @@ use crate::engine::sync::channel::SILENCE;
 use crate::engine::sync::errand::Errands;
 use crate::engine::sync::greeting::{self, Role};
 use crate::engine::sync::profile::Profile;
-use crate::engine::sync::receiver::{Link, Operator, identity};
+use crate::engine::sync::receiver::{Desk, Link, Operator, identity};
 use crate::engine::sync::source::{Source, serve};
 use crate::engine::sync::{drive, journal, stage, state};
 use crate::rule::sync::filter::Filter;
@@ -34,9 +35,6 @@ use crate::value::exit::{Code, Failure, code_of, fail};
 const NAME: &str = "repl-sync";
 /// How long a far end may take to come to its end once the link is closed.
 const PARTING: Duration = Duration::from_secs(30);
-
-/// What the operator was told last: the report.
-type Told = Arc<Mutex<Option<Vec<u8>>>>;
 
 /// A link that works both ways.
 struct Ends {
@@ -49,7 +47,10 @@ pub fn run(args: &Args, filter: Filter, words: Vec<OsString>) -> Result<()> {
     if args.server {
         return answer(args);
     }
-    let told = Told::default();
+    let told = Arc::new(Told::new(args));
+    if args.replicas.is_some() {
+        return run_nearest(args, filter, &words);
+    }
     let (source, destination) = args.places()?;
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let done = match (&source, &destination) {
@@ -70,10 +71,65 @@ pub fn run(args: &Args, filter: Filter, words: Vec<OsString>) -> Result<()> {
         }
         done => done?,
     }
-    match told.lock().take() {
+    match told.report.lock().take() {
         Some(text) => super::tell::report(args, &text),
         None => Ok(()),
     }
+}
+
+/// Syncs from the replica that has come farthest.
+fn run_nearest(args: &Args, filter: Filter, words: &[OsString]) -> Result<()> {
+    let mut farthest: Option<((u64, u64), OsString)> = None;
+    for replica in args.candidates()? {
+        let shown = replica.to_string_lossy().into_owned();
+        match place_of(args, &replica, words) {
+            Ok(Some(place)) if farthest.as_ref().is_none_or(|(best, _)| place > *best) => {
+                farthest = Some((place, replica))
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => say(&format!("{shown} does not say where it stands")),
+            Err(error) => say(&format!("{shown}: {error:#}")),
+        }
+    }
+    let Some((_, chosen)) = farthest else {
+        return fail(Code::Link, "none of the replicas says where it stands");
+    };
+    if !args.talk.quiet {
+        say(&format!("{} has come farthest", chosen.to_string_lossy()));
+    }
+    let line = with_source(words, &chosen);
+    let matches = Args::command().get_matches_from([OsString::from(NAME)].into_iter().chain(line.clone()));
+    let args = Args::from_arg_matches(&matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    run(&args, filter, line)
+}
+
+/// The command line with a source instead of replicas.
+fn with_source(words: &[OsString], source: &OsString) -> Vec<OsString> {
+    let mut line = vec![source.clone()];
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--replicas") => drop(words.next()),
+            Some(word) if word.starts_with("--replicas=") => {}
+            _ => line.push(word.clone()),
+        }
+    }
+    line
+}
+
+/// How far a replica has come.
+fn place_of(args: &Args, replica: &OsString, words: &[OsString]) -> Result<Option<(u64, u64)>> {
+    let place = Place::parse(replica)?;
+    if let Place::Here(path) = &place {
+        let dir = Dir::open(path)?;
+        return Ok(args.engine.map_or_else(|| Profile::detect(&dir), Ok)?.facts(&dir)?.place);
+    }
+    let (peer, ends) = called(args, &place, Role::Source, &with_source(words, replica))?;
+    let link = Link::start(inlet(ends.input, None), std::fs::File::from(ends.output));
+    let looked = Desk::new(&link.control, &Operator::There).look().map(|look| look.facts.place);
+    let told = link.finish(&looked.as_ref().map(drop).map_err(|_| anyhow::anyhow!("no look")).map(|_| ()));
+    finish(peer, told)?;
+    looked
 }
 
 /// Completes or takes back, here.
@@ -88,11 +144,15 @@ pub fn mend(args: &Args) -> Result<()> {
     }
     let state = state::State::find(&destination)?;
     let state = state.with_context(|| format!("there is no old tree of {}", destination.display()))?;
-    stage::roll_back(&state, &destination)
+    if let Some(who) = Profile::detect(&Dir::open(&destination)?)?.user(&Dir::open(&destination)?)? {
+        let text = format!("a server still runs on {}: {who}", destination.display());
+        return Err(Failure::new(Code::Guarded, text).hint("stop it first").into());
+    }
+    stage::roll_back(&state, &destination, args.reason.as_deref())
 }
 
 /// Both ends are here.
-fn between(args: &Args, filter: Filter, places: (&Path, &Path), told: &Told, stop: &Stop) -> Result<()> {
+fn between(args: &Args, filter: Filter, places: (&Path, &Path), told: &Arc<Told>, stop: &Stop) -> Result<()> {
     let (source, destination) = places;
     let (one, other) = UnixStream::pair().context("cannot make a socket")?;
     let given = give_end(args, filter.clone(), source, told)?;
@@ -118,12 +178,12 @@ fn inlet(fd: OwnedFd, stop: Option<&Stop>) -> Inlet<OwnedFd> {
 }
 
 /// The end with the source.
-fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Told, stop: &Stop) -> Result<()> {
+fn give(args: &Args, filter: Filter, source: &Path, ends: Ends, told: &Arc<Told>, stop: &Stop) -> Result<()> {
     let source = give_end(args, filter, source, told)?;
     serve(&source, inlet(ends.input, Some(stop)), std::fs::File::from(ends.output))
 }
 
-fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Told) -> Result<Source<'a>> {
+fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Arc<Told>) -> Result<Source<'a>> {
     let tree = Tree::open(source)?;
     let told = Arc::clone(told);
     let dir = Dir::open(source)?;
@@ -149,7 +209,7 @@ fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Told) -> R
 }
 
 /// The operator, when they are at the end with the destination.
-fn here<'a>(args: &'a Args, told: &Told) -> Operator<'a> {
+fn here<'a>(args: &'a Args, told: &Arc<Told>) -> Operator<'a> {
     let told = Arc::clone(told);
     Operator::Here {
         hook: Box::new(|point, values| args.run_hooks(point, values)),
@@ -240,7 +300,7 @@ fn answer(args: &Args) -> Result<()> {
     greeting::welcome(&mut output)?;
     let ends = Ends { input, output: output.into() };
     match role {
-        Role::Source => give(&asked, filter, &root, ends, &Told::default(), &stop),
+        Role::Source => give(&asked, filter, &root, ends, &Arc::new(Told::new(args)), &stop),
         Role::Destination => take(&asked, filter, &root, ends, &Operator::There, &stop),
     }
 }

@@ -1,9 +1,9 @@
 //! What a sync has to say, as lines, a progress bar, or one JSON object.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -13,17 +13,44 @@ use crate::cli::report;
 use crate::engine::sync::drive::Report;
 use crate::rule::sync::wire::ask::Say;
 
+/// What the operator was told.
+pub struct Told {
+    /// The report, for the end.
+    pub report: Mutex<Option<Vec<u8>>>,
+    bar: ProgressBar,
+}
+
+impl Told {
+    /// With a bar on standard error if that is a terminal and `--progress` was given.
+    pub fn new(args: &Args) -> Told {
+        let bar = if args.progress && !args.talk.quiet { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes} {bytes_per_sec} {eta}");
+        Told { report: Mutex::default(), bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())) }
+    }
+
+    /// Bytes done and bytes known.
+    fn advance(&self, text: &str) {
+        if let Some((Ok(done), Ok(known))) = text.split_once(' ').map(|(done, known)| (done.parse(), known.parse())) {
+            self.bar.set_length(known);
+            self.bar.set_position(done);
+        }
+    }
+}
+
 /// Shows the operator something; the report is kept for the end.
-pub fn say(args: &Args, told: &Arc<Mutex<Option<Vec<u8>>>>, say: Say, bytes: &[u8]) {
+pub fn say(args: &Args, told: &Told, say: Say, bytes: &[u8]) {
     let words = || String::from_utf8_lossy(bytes).into_owned();
-    match say {
+    if say == Say::Progress {
+        return told.advance(&words());
+    }
+    told.bar.suspend(|| match say {
         // When standard output is gone, the exit code remains.
         Say::Out => drop(report::print(bytes)),
         Say::Warning if !args.talk.quiet => ends::say(&words()),
         Say::Verbose if args.talk.verbose => ends::say(&words()),
-        Say::Report => *told.lock() = Some(bytes.to_vec()),
-        Say::Progress | Say::Warning | Say::Verbose => {}
-    }
+        Say::Report => *told.report.lock() = Some(bytes.to_vec()),
+        Say::Warning | Say::Verbose | Say::Progress => {}
+    });
 }
 
 /// The report as JSON.

@@ -1,5 +1,6 @@
 //! Logging in by a key: of the agent, or of a file without a passphrase. Never by a password, and nobody is asked.
 
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,12 @@ const FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
 /// Logs in; fails with code 2 when no key of ours is taken. Files that are named come first and a missing one counts;
 /// else the agent comes first.
-pub(super) fn log_in(session: &Session, url: &SshUrl, identities: &[PathBuf]) -> Result<()> {
+pub(super) fn log_in(session: &Session, socket: &TcpStream, url: &SshUrl, identities: &[PathBuf]) -> Result<()> {
     let user = match &url.user {
         Some(user) => user.clone(),
         None => own_name().ok_or_else(|| Failure::new(Code::Usage, "this user has no name: name one in the URL"))?,
     };
-    let mut login = Login { session, url, user, tried: Vec::new() };
+    let mut login = Login { session, socket, url, user, tried: Vec::new() };
     if login.needs_none()? {
         return Ok(());
     }
@@ -37,6 +38,7 @@ pub(super) fn log_in(session: &Session, url: &SshUrl, identities: &[PathBuf]) ->
 
 struct Login<'a> {
     session: &'a Session,
+    socket: &'a TcpStream,
     url: &'a SshUrl,
     user: String,
     /// What was tried, and what came of it.
@@ -97,21 +99,38 @@ impl Login<'_> {
     }
 
     fn is_in(&mut self, done: Result<(), ssh2::Error>, what: impl Fn() -> String) -> Result<bool> {
-        match done {
-            Ok(()) => Ok(true),
-            Err(error) if is_link(&error) => Err(lost(self.url, &error).into()),
-            Err(error) => {
-                self.tried.push(format!("{}: {}", what(), error.message()));
-                Ok(false)
-            }
+        let Err(error) = done else {
+            return Ok(true);
+        };
+        if !self.is_lost(&error) {
+            self.tried.push(format!("{}: {}", what(), show(error.message())));
+            return Ok(false);
         }
+        if self.tried.is_empty() {
+            return Err(lost(self.url, &error).into());
+        }
+        // It may have had enough of keys, or be gone: the first is told, the second is tried again.
+        let left = Failure::new(Code::Link, format!("{}, then it left", self.list()));
+        Err(left.hint("if it takes only so many tries, name the right key with -i").into())
+    }
+
+    /// Whether it is the connection that failed. The library says so of a key, too, when no answer comes.
+    fn is_lost(&self, error: &ssh2::Error) -> bool {
+        let has_left = match self.socket.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        has_left || is_link(error) || error.message().starts_with("Waiting for")
+    }
+
+    fn list(&self) -> String {
+        let tried = if self.tried.is_empty() { "there is none to try".to_owned() } else { self.tried.join("; ") };
+        format!("{} takes no key of ours for {}: {tried}", self.url.host, self.user)
     }
 
     fn refused(&self) -> Failure {
         let SshUrl { host, port, .. } = self.url;
-        let tried = if self.tried.is_empty() { "there is none to try".to_owned() } else { self.tried.join("; ") };
-        let text = format!("{host} takes no key of ours for {}: {tried}", self.user);
-        Failure::new(Code::Usage, text).hint(format!(
+        Failure::new(Code::Usage, self.list()).hint(format!(
             "ssh-copy-id -p {port} {}@{host}; a key with a passphrase must be in an agent (ssh-add)",
             self.user
         ))

@@ -9,6 +9,10 @@
 //! A packet that went out by half is pending in the library, which finishes it only by the same call again. Data and
 //! window adjustments are repeated anyway, since their piece is still there. End-of-file and keep-alives are sent only
 //! while the socket has room, so that they go out whole.
+//!
+//! The library counts what an adjustment grants by the size of the read that finished it, not of the one that began it. A
+//! read of another size in between, and host and library differ about the window: what comes beyond the library's is
+//! dropped. So every read, of either stream, is for one size; and a drop ends the connection, should there be one.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -20,12 +24,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use ssh2::{BlockDirections, Channel, Session};
+use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 
 /// Bytes that are held in each direction.
 const PIECE: usize = 1 << 18;
 /// A pipe that is ready takes this much without waiting (`PIPE_BUF`).
 const WORDS: usize = 4096;
+/// `LIBSSH2_ERROR_CHANNEL_WINDOW_EXCEEDED` and `LIBSSH2_ERROR_CHANNEL_PACKET_EXCEEDED`.
+const WINDOW_EXCEEDED: i32 = -24;
+const PACKET_EXCEEDED: i32 = -25;
 /// Packets that are sent before the other direction is looked at.
 const BURST: usize = 8;
 /// The library sends a keep-alive at most this often.
@@ -115,7 +122,7 @@ impl<'a> Pump<'a> {
             socket,
             ends,
             incoming: Piece::new(PIECE),
-            said: Piece::new(WORDS),
+            said: Piece::new(PIECE),
             outgoing: Piece::new(PIECE),
             input_ended: false,
             told_end: false,
@@ -133,6 +140,7 @@ impl<'a> Pump<'a> {
     pub(super) fn run(mut self) -> io::Result<ExitStatus> {
         loop {
             let mut has_moved = self.receive()?;
+            self.check_whole()?;
             has_moved |= self.hand_over()?;
             has_moved |= self.speak()?;
             if self.is_over()? {
@@ -140,6 +148,7 @@ impl<'a> Pump<'a> {
             }
             has_moved |= self.take()?;
             has_moved |= self.send()?;
+            self.check_whole()?;
             if !self.wait(if has_moved { Duration::ZERO } else { self.alive })? {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -176,6 +185,16 @@ impl<'a> Pump<'a> {
         Ok(has_moved)
     }
 
+    /// The library drops data that does not fit into the window it keeps, and goes on. A link may fail, but not so.
+    fn check_whole(&self) -> io::Result<()> {
+        match ssh2::Error::last_session_error(self.session) {
+            Some(error) if matches!(error.code(), ErrorCode::Session(WINDOW_EXCEEDED | PACKET_EXCEEDED)) => {
+                Err(io::Error::other(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Hands over to the caller.
     fn hand_over(&mut self) -> io::Result<bool> {
         let mut has_moved = false;
@@ -200,8 +219,9 @@ impl<'a> Pump<'a> {
         if self.said.is_empty() || !is_ready(self.ends.words, PollFlags::OUT)? {
             return Ok(false);
         }
+        let some = &self.said.left()[..self.said.left().len().min(WORDS)];
         // With nobody to hear it, it is dropped.
-        let count = rustix::io::write(self.ends.words, self.said.left()).unwrap_or(self.said.left().len());
+        let count = rustix::io::write(self.ends.words, some).unwrap_or(some.len());
         self.said.from += count;
         Ok(true)
     }

@@ -11,25 +11,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
-use super::facts::Facts;
 use super::ground::Ground;
+use super::history;
 use super::journal::recover::recover;
 use super::ledger::{Counts, Unsettled};
 use super::marker::guard;
 use super::pass::Manner;
 use super::profile::Profile;
-use super::receiver::{Desk, Link, Operator, Passed, Passes, identity, is_within, wait_for_tick};
+use super::receiver::{Desk, Link, Look, Operator, Passed, Passes, identity, is_within, wait_for_tick};
 use super::server::{Commands, Server};
 use super::source::Laid;
 use super::state::State;
 use super::target::Target;
-use crate::edge::clone;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
+use crate::edge::{clock, clone};
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::rule::sync::wire::ask::{Errand, Say};
-use crate::rule::sync::wire::corrupt;
 use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::name::Name;
 
@@ -64,6 +64,10 @@ pub struct Options {
     pub page: Option<usize>,
     /// Each change is told.
     pub is_itemized: bool,
+    /// How far it is is told.
+    pub shows_progress: bool,
+    /// Why, for the history.
+    pub reason: Option<String>,
     /// A source without anything is taken for what it is.
     pub allows_empty: bool,
     /// Whatever the destination holds is overwritten.
@@ -99,13 +103,6 @@ pub struct Report {
     pub took: Duration,
     /// Bytes on the wire, sent and received by the end that has the destination.
     pub wire: (u64, u64),
-}
-
-/// What the source says of itself.
-struct Look {
-    identity: String,
-    profile: Profile,
-    facts: Facts,
 }
 
 /// A sync under way.
@@ -170,7 +167,7 @@ fn matching(patterns: &[&str]) -> Result<Filter> {
 impl Drive<'_> {
     fn run(&mut self) -> Result<()> {
         self.destination = self.place()?;
-        let look = self.look()?;
+        let look = self.desk().look()?;
         self.profile = look.profile;
         self.report.engine = look.profile.to_string();
         self.filter = Arc::new(filter_of(&self.options.filter, look.profile)?);
@@ -234,19 +231,6 @@ impl Drive<'_> {
         })
     }
 
-    fn look(&self) -> Result<Look> {
-        let told = self.desk().errand(Errand::Look, &[])?;
-        let text = |key: &str| -> Result<String> {
-            let found = told.iter().find(|(name, _)| name.bytes() == key.as_bytes());
-            found
-                .map(|(_, text)| String::from_utf8_lossy(text).into_owned())
-                .ok_or_else(|| corrupt("no look at the source"))
-        };
-        let profile = Profile::parse(&text("profile")?).map_err(corrupt)?;
-        let facts = Facts::parse(&text("facts")?).ok_or_else(|| corrupt("facts that are none"))?;
-        Ok(Look { identity: text("identity")?, profile, facts })
-    }
-
     /// A tree must not be synced into itself.
     fn guard_places(&self, look: &Look) -> Result<()> {
         let here = match self.destination.exists() {
@@ -298,6 +282,7 @@ impl Drive<'_> {
             forgives,
             manner,
             is_itemized: self.options.is_itemized,
+            shows_progress: self.options.shows_progress,
             allows_empty: self.options.allows_empty,
             distrusted: std::collections::HashSet::new(),
         })
@@ -360,6 +345,7 @@ impl Drive<'_> {
         if let Err(error) = switched {
             return Err(brought_back(server, &may_start, error));
         }
+        self.remember(state, &source)?;
         self.wake(server, &may_start, &stopped)
     }
 
@@ -457,6 +443,22 @@ impl Drive<'_> {
             }
             tries += 1;
         }
+    }
+
+    /// What was done, when and why, stays in the state directory.
+    fn remember(&self, state: &State, source: &str) -> Result<()> {
+        history::add(
+            state.dir(),
+            &json!({
+                "v": 1,
+                "time": clock::now().to_string(),
+                "did": "sync",
+                "engine": self.report.engine,
+                "mode": self.report.mode,
+                "source": parts(source).2,
+                "reason": self.options.reason,
+            }),
+        )
     }
 
     /// The new directory is in its place: its server is started on it.

@@ -2,6 +2,7 @@
 //! operator is told, and the names that are not settled.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use parking_lot::{Condvar, Mutex};
@@ -20,6 +21,8 @@ use crate::value::name::Name;
 const AHEAD: u64 = 1 << 16;
 /// Names of files that are not settled which are kept; of more, only the number.
 const NAMES: usize = 1000;
+/// How often it is told how far it is.
+const OFTEN: Duration = Duration::from_millis(200);
 
 /// What was done, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,7 @@ pub struct Ledger<'a> {
     item: Option<Tell<'a>>,
     /// Whose source makes up for files that change while they are read.
     forgives: Option<Profile>,
+    progress: Option<Tell<'a>>,
 }
 
 struct Book<'a> {
@@ -103,6 +107,8 @@ struct Book<'a> {
     waiting: BTreeMap<u64, Option<Pair>>,
     unsettled: Unsettled,
     distrusted: HashSet<Name>,
+    done: u64,
+    told: Option<Instant>,
     /// Hard-linked files that got an inode of their own.
     replaced: HashSet<Name>,
 }
@@ -117,9 +123,11 @@ impl<'a> Ledger<'a> {
             waiting: BTreeMap::new(),
             unsettled: Unsettled::default(),
             distrusted: HashSet::new(),
+            done: 0,
+            told: None,
             replaced: HashSet::new(),
         };
-        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item, forgives: None }
+        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item, forgives: None, progress: None }
     }
 
     /// With what an earlier pass found out, and what the source's procedure makes up for.
@@ -128,6 +136,26 @@ impl<'a> Ledger<'a> {
         self.state.get_mut().distrusted = distrusted;
         self.forgives = forgives;
         self
+    }
+
+    /// With somebody who is told how far it is, now and then.
+    #[must_use]
+    pub fn telling(mut self, progress: Option<Tell<'a>>) -> Ledger<'a> {
+        self.progress = progress;
+        self
+    }
+
+    /// Bytes of files were compared or written.
+    pub fn advance(&self, bytes: u64) {
+        let Some(progress) = &self.progress else { return };
+        let mut book = self.state.lock();
+        book.done += bytes;
+        if book.told.is_none_or(|told| told.elapsed() >= OFTEN) {
+            book.told = Some(Instant::now());
+            let (done, known) = (book.done, book.counts.bytes);
+            drop(book);
+            progress(format!("{done} {known}").as_bytes());
+        }
     }
 
     /// Changes the counts.
@@ -241,7 +269,7 @@ impl<'a> Ledger<'a> {
             if is_over() {
                 return false;
             }
-            self.moved.wait_for(&mut book, std::time::Duration::from_millis(250));
+            self.moved.wait_for(&mut book, Duration::from_millis(250));
         }
         true
     }

@@ -175,6 +175,7 @@ impl Line<'_, '_> {
                     return Err(corrupt("more answers than questions"));
                 };
                 left -= 1;
+                self.ledger.advance(work.new.stamp.size);
                 self.one_small(work, digest, answer)?;
             }
         }
@@ -224,6 +225,7 @@ impl Line<'_, '_> {
         let part = work.part(offset);
         let done = if work.basis.size() <= offset { self.fetch(work, &part) } else { self.compare(work, &part) };
         let cv = done?;
+        self.ledger.advance(part.length);
         if let Some(cv) = cv {
             work.cvs.lock()[(offset / RANGE) as usize] = cv;
         }

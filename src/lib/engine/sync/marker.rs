@@ -117,6 +117,11 @@ impl Marker {
     }
 }
 
+/// A path as a word of a command line in a hint.
+pub(super) fn quoted(path: &Path) -> String {
+    shell_words::quote(&shown(path)).into_owned()
+}
+
 /// Whether a server may be started on this directory; if not, fenced (5) with what to do. Changes nothing and takes no
 /// lock.
 pub fn guard(destination: &Path) -> Result<()> {
@@ -127,7 +132,7 @@ pub fn guard(destination: &Path) -> Result<()> {
     let place = shown(destination);
     let refuse = |why: String| -> Result<()> {
         let failure = Failure::new(Code::Fenced, format!("{place} must not be used: {why}"));
-        Err(failure.hint(format!("repl-sync --replay {place}")).into())
+        Err(failure.hint(format!("repl-sync --replay {}", quoted(destination))).into())
     };
     match Marker::read(&dir) {
         Err(error) => refuse(format!("{error:#}")),

@@ -311,6 +311,7 @@ impl Pass<'_, '_> {
 
     fn trust(&self, pair: Pair, new: &Entry, old: Option<&Entry>, rest: &mut Rest) -> Result<()> {
         self.ledger.count(|counts| counts.trusted += new.stamp.size);
+        self.ledger.advance(new.stamp.size);
         let mut pair = pair;
         if !self.manner.is_dry {
             pair.here = self.target.keep(new, old, pair.digest, self.manner.dress)?;

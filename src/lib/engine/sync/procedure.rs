@@ -74,7 +74,7 @@ impl Procedure {
         }
         Ok(match settings.profile {
             Profile::Postgres => Procedure::Postgres(Box::new(postgres::Postgres::new(settings)?)),
-            Profile::Mariadb => Procedure::Mariadb(Box::new(mariadb::Mariadb::new(settings)?)),
+            Profile::Mariadb => Procedure::Mariadb(Box::new(mariadb::Mariadb::new(settings))),
             Profile::Bdb => Procedure::Bdb(Box::new(bdb::Bdb::new(settings)?)),
             Profile::Sqlite => Procedure::Sqlite(Box::new(sqlite::Sqlite::new(settings))),
             Profile::Plain | Profile::Eloquence => Procedure::None,

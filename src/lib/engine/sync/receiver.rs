@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::channel::{Inbox, Sender, outbox};
+use super::facts::Facts;
 use super::ledger::{Counts, Ledger, Unsettled};
 use super::listing::{Control, Listing};
 use super::pairs::{New, Old};
@@ -105,6 +106,16 @@ pub enum Operator<'a> {
     There,
 }
 
+/// What the source says of itself.
+pub struct Look {
+    /// Which tree of which machine.
+    pub identity: String,
+    /// The kind of its database.
+    pub profile: Profile,
+    /// Which database, and how far it has come.
+    pub facts: Facts,
+}
+
 /// The other end and the operator, for all that a pass is not.
 pub struct Desk<'a> {
     link: &'a Control,
@@ -124,6 +135,20 @@ impl<'a> Desk<'a> {
             Tell::Ran(files) => Ok(files),
             _ => Err(corrupt("not the end of an errand")),
         }
+    }
+
+    /// Asks the source what it is.
+    pub fn look(&self) -> Result<Look> {
+        let told = self.errand(Errand::Look, &[])?;
+        let text = |key: &str| -> Result<String> {
+            let found = told.iter().find(|(name, _)| name.bytes() == key.as_bytes());
+            found
+                .map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+                .ok_or_else(|| corrupt("no look at the source"))
+        };
+        let profile = Profile::parse(&text("profile")?).map_err(corrupt)?;
+        let facts = Facts::parse(&text("facts")?).ok_or_else(|| corrupt("facts that are none"))?;
+        Ok(Look { identity: text("identity")?, profile, facts })
     }
 
     /// Runs a hook of the operator's.
@@ -184,6 +209,8 @@ pub struct Passes<'a> {
     pub manner: Manner,
     /// Whether each change is told.
     pub is_itemized: bool,
+    /// Whether it is told how far it is.
+    pub shows_progress: bool,
     /// Whether a source without anything is taken for one.
     pub allows_empty: bool,
     /// Files to fetch whole.
@@ -231,7 +258,10 @@ impl Passes<'_> {
         let (operator, sender) = (self.operator, &self.link.lines.sender);
         let item: super::ledger::Tell<'_> = Box::new(move |line| tell(operator, sender, Say::Out, line));
         let item = self.is_itemized.then_some(item);
+        let progress: super::ledger::Tell<'_> = Box::new(move |text| tell(operator, sender, Say::Progress, text));
+        let progress = self.shows_progress.then_some(progress);
         let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(&mut self.distrusted), self.forgives);
+        let ledger = ledger.telling(progress);
         let mut listing = Listing::begin(&self.link.control, &self.filter, &ledger)?;
         if !self.allows_empty && listing.is_empty()? {
             let failure = Failure::new(Code::Guarded, "the source is empty: is its file system mounted?");

@@ -40,7 +40,7 @@ pub struct Commands {
     pub stop: Option<String>,
     /// Starts it.
     pub start: Option<String>,
-    /// Exit status 0 when it runs, another when it does not (as pg_ctl(1) and systemctl(1) have it).
+    /// Exit status 0 when it runs, another when it does not (as `pg_ctl status` and `systemctl is-active` have it).
     pub status: Option<String>,
     /// Whether it works; run after it was started.
     pub check: Option<String>,

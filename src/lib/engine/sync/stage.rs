@@ -5,12 +5,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use super::ground::left_out;
+use super::history;
 use super::state::State;
-use crate::edge::clone;
 use crate::edge::dir::Dir;
 use crate::edge::tree::{Dress, Tree};
+use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
 use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
@@ -114,7 +116,7 @@ pub fn discard(state: &State) -> Result<()> {
 }
 
 /// Exchanges a destination with the tree that the last switch replaced.
-pub fn roll_back(state: &State, destination: &Path) -> Result<()> {
+pub fn roll_back(state: &State, destination: &Path, reason: Option<&str>) -> Result<()> {
     if state.dir().identity(OLD)?.is_none() {
         let failure = Failure::new(Code::Failed, format!("there is no old tree of {}", destination.display()));
         return Err(failure.hint("--keep-old keeps it at the next sync").into());
@@ -122,7 +124,9 @@ pub fn roll_back(state: &State, destination: &Path) -> Result<()> {
     let (parent, name) = place(destination)?;
     clone::exchange(state.dir(), OLD, &parent, &name)?;
     parent.sync()?;
-    state.dir().sync()
+    state.dir().sync()?;
+    let time = clock::now().to_string();
+    history::add(state.dir(), &json!({"v": 1, "time": time, "did": "rollback", "reason": reason}))
 }
 
 fn place(destination: &Path) -> Result<(Dir, String)> {

@@ -9,6 +9,7 @@
 //! destination are impossible (7).
 
 use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result};
 use super::journal::COMMITTED;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::lock::Lock;
-use crate::value::exit::{Code, Failure, fail};
+use crate::value::exit::{Code, fail};
 
 /// Its name in the destination; with a hyphen and the destination's name behind it, its name beside it. Whatever
 /// begins so is passed over in a tree.
@@ -145,7 +146,7 @@ impl Places {
         if let Some((parent, name)) = self.beside.filter(|_| is_one_file_system) {
             match parent.make_private(&name) {
                 Ok(dir) => return Ok((dir, true)),
-                Err(error) if is_fenced(&error) => return Err(error),
+                Err(error) if !cannot_be_there(&error) => return Err(error),
                 Err(error) => refused = Some(error),
             }
         }
@@ -157,8 +158,11 @@ impl Places {
     }
 }
 
-fn is_fenced(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == Code::Fenced)
+/// Whether the parent is no place for a directory of ours, whoever makes it and however often.
+fn cannot_be_there(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let kinds = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::InvalidFilename];
+    kind.is_some_and(|kind| kinds.contains(&kind))
 }
 
 #[cfg(test)]
@@ -197,6 +201,15 @@ mod tests {
         fs::create_dir_all(root.path().join("main/.repl-sync")).unwrap();
         let state = State::open(&root.path().join("main")).unwrap();
         assert!(!state.is_beside() && state.path().ends_with("main/.repl-sync"));
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_for_one_beside_has_it_inside() {
+        let root = tempfile::tempdir().unwrap();
+        let destination = root.path().join("x".repeat(250));
+        fs::create_dir(&destination).unwrap();
+        assert!(!State::open(&destination).unwrap().is_beside());
+        assert!(State::find(&destination).unwrap().is_some());
     }
 
     #[test]

@@ -65,7 +65,8 @@ struct Seen {
 
 impl Seen {
     /// Takes note of the file system that something is on.
-    fn device(&mut self, entry: &Entry) {
+    fn device(&mut self, entry: Option<&Entry>) {
+        let Some(entry) = entry else { return };
         let directory = || if entry.is_directory() { entry.name.clone() } else { entry.name.parent() };
         self.devices.entry(entry.stamp.device).or_insert_with(directory);
     }
@@ -136,7 +137,7 @@ impl Check<'_> {
             if entry.is_directory() != is_directory {
                 return self.refuse(&name, "is not what is to be removed");
             }
-            seen.device(&Entry { kind: Kind::File, ..entry });
+            seen.device(Some(&Entry { kind: Kind::File, ..entry }));
         }
         seen.removed.insert(name);
         Ok(())
@@ -146,7 +147,7 @@ impl Check<'_> {
     fn change(&self, op: &Op, seen: &mut Seen) -> Result<u64> {
         let name = op.name();
         let entry = self.destination.look(name)?;
-        entry.iter().for_each(|entry| seen.device(entry));
+        seen.device(entry.as_ref());
         if matches!(op, Op::Make(_) | Op::Place { .. } | Op::Link { .. }) {
             self.parent(name, seen)?;
             if entry.as_ref().is_some_and(Entry::is_directory) && !op.is_directory() {
@@ -181,7 +182,7 @@ impl Check<'_> {
             Some((above, true)) if *above == parent => true,
             _ => {
                 let entry = self.destination.look(&parent)?.filter(Entry::is_directory);
-                entry.iter().for_each(|entry| seen.device(entry));
+                seen.device(entry.as_ref());
                 entry.is_some() && !seen.removed.contains(&parent)
             }
         };

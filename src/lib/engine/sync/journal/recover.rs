@@ -18,7 +18,7 @@ use super::replay::{Committed, Replayed, finish, give_up};
 use super::{COMMITTED, tidy};
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
-use crate::engine::sync::marker::{MARKER, Marker, Step};
+use crate::engine::sync::marker::{MARKER, Marker, Step, quoted};
 use crate::engine::sync::state::State;
 use crate::value::exit::{Code, Failure};
 
@@ -43,19 +43,19 @@ pub fn recover(destination: &Path) -> Result<Option<Replayed>> {
                 Some(committed) if committed.id() == journal => committed.replay(&tree).map(Some),
                 _ => {
                     let why = format!("{MARKER} ({step:?}) is of another journal than {}", shown(state.path()));
-                    refuse(Code::Fenced, &why, give_up(&place))
+                    refuse(Code::Fenced, &why, give_up(destination, Some(state.path())))
                 }
             }
         }
         (Some((Step::Replaying, _)), ..) => refuse(
             Code::Corrupt,
             "a sync was interrupted while it wrote here, and its journal is gone",
-            give_up(&place),
+            give_up(destination, None),
         ),
         (None, Some(state), _) if is_committed => {
             let journal = state.dir().shown(COMMITTED);
             let why = format!("{journal} waits to be replayed, but nothing here says so: is this another directory?");
-            refuse(Code::Fenced, &why, format!("if it is whole without that: rm -r {}", shown(state.path())))
+            refuse(Code::Fenced, &why, format!("if it is whole without that: rm -r {}", quoted(state.path())))
         }
         (_, state, root) => {
             state.map_or(Ok(()), |state| tidy(state.dir()))?;

@@ -37,7 +37,7 @@ use super::{BALLAST, BLOB, COMMITTED, NEW, clear};
 use crate::edge::blocks;
 use crate::edge::dir::Dir;
 use crate::edge::tree::Tree;
-use crate::engine::sync::marker::{Marker, Step};
+use crate::engine::sync::marker::{Marker, Step, quoted};
 use crate::engine::sync::state::State;
 use crate::value::entry::Entry;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
@@ -81,8 +81,11 @@ pub(super) fn root_of(tree: &Tree) -> Result<Dir> {
 }
 
 /// What to do about a destination that no replay can complete any more.
-pub(super) fn give_up(place: &str) -> String {
-    format!("mv {place} {place}.torn, remove the state directory, and sync anew")
+pub(super) fn give_up(place: &Path, state: Option<&Path>) -> String {
+    let mut torn = place.components().as_path().as_os_str().to_owned();
+    torn.push(".torn");
+    let drop = state.map(|state| format!("rm -r {} && ", quoted(state))).unwrap_or_default();
+    format!("sync anew after: {drop}mv {} {}", quoted(place), quoted(Path::new(&torn)))
 }
 
 impl Committed {
@@ -104,21 +107,21 @@ impl Committed {
     /// Writes it into its destination, and removes it; see the module. After an error it can be done again, by any run.
     pub fn replay(mut self, destination: &Tree) -> Result<Replayed> {
         let was_begun = Marker::read(&self.root)?.is_some_and(|marker| marker.step != Step::Prepared);
-        let place = destination.shown(&Name::root());
         let check = Check { list: &self.list, destination, new: &self.new, blob: &self.blob, was_begun };
         let found = match self.found.take().filter(|_| !was_begun) {
             Some(found) => Ok(found),
             None => check.bytes().and_then(|()| check.run()),
         };
-        let found = found.map_err(|error| hinted(error, "cannot be replayed", || self.give_up(&place, was_begun)))?;
+        let found = found.map_err(|error| hinted(error, "cannot be replayed", || self.way_out(was_begun)))?;
         // Open before anything is written: a sync tells of errors since then.
         let mounts =
             found.mounts.values().map(|name| self.root.open_beneath(Path::new(OsStr::from_bytes(name.bytes())), false));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         self.mark(Step::Replaying)?;
         let written = self.write(destination, was_begun, &mounts);
-        let bytes =
-            written.map_err(|error| hinted(error, "is incomplete", || format!("repl-sync --replay {place}")))?;
+        let bytes = written.map_err(|error| {
+            hinted(error, "is incomplete", || format!("repl-sync --replay {}", quoted(destination.path())))
+        })?;
         self.mark(Step::Done)?;
         finish(&self.dir, &self.root)?;
         Ok(Replayed { names: (self.list.removals.len() + self.list.changes.len()) as u64, bytes })
@@ -138,8 +141,11 @@ impl Committed {
     }
 
     /// What to do when the journal is of no use: before anything was written, the destination is good as it is.
-    fn give_up(&self, place: &str, was_begun: bool) -> String {
-        if was_begun { give_up(place) } else { format!("to keep {place} as it is: rm {}", self.dir.shown(COMMITTED)) }
+    fn way_out(&self, was_begun: bool) -> String {
+        if was_begun {
+            return give_up(self.root.path(), Some(self.dir.path()));
+        }
+        format!("to keep what is there: rm {}", quoted(&self.dir.path().join(COMMITTED)))
     }
 }
 
@@ -274,12 +280,11 @@ impl Writing<'_> {
         if is_content(file, entry.stamp.size, digest)? {
             return Ok(());
         }
-        let place = self.destination.shown(&Name::root());
         let why = format!(
             "{} is not what it was to become: it was changed by somebody else",
             self.destination.shown(&entry.name)
         );
-        Err(Failure::new(Code::Corrupt, why).hint(give_up(&place)).into())
+        Err(Failure::new(Code::Corrupt, why).hint(self.journal.way_out(true)).into())
     }
 }
 

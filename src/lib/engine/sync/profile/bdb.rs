@@ -1,6 +1,10 @@
 //! Berkeley DB environments, and Berkeley DB SQL (measured with 5.3.28; the order is that of the vendor's hot backup:
 //! databases first, logs behind them, catastrophic recovery on the copy before anybody opens it).
 //!
+//! That order stands on each page being read in one piece. Read in pieces of whole pages, 34 of 34 copies of a busy
+//! environment were right; by a tool whose reads end within pages, 8 of 15 were torn. Whoever reads the source must keep
+//! to multiples of the page size, at multiples of it.
+//!
 //! Region files are shared memory: the regions of a destination describe the old databases, and opened over new ones
 //! they show stale rows with no error. So they are removed there, never only left out.
 

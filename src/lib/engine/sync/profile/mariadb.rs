@@ -1,6 +1,6 @@
 //! MariaDB (measured with 10.11).
 //!
-//! Files of a running server can be copied only while none of them changes: InnoDB writes pages and its circular log in
+//! Files of a running server can be copied only while none of them changes: `InnoDB` writes pages and its circular log in
 //! the background, also when no statement may write (see the procedure). The binary log is part of the copy: recovery
 //! asks it what became of prepared transactions, and a server that is fed by us keeps its place in it.
 
