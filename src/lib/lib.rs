@@ -63,6 +63,7 @@
 //! | after a sync the server is down, or was never stopped | [`engine::sync::server`]: what it recorded, and what it looks at |
 //! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
 //! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
+//! | a server is kept out of its directory (5) | [`engine::sync::marker`]; what brings it to an end: the `recover` of [`engine::sync::journal`] |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |
 

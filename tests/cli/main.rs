@@ -6,6 +6,8 @@
 mod craft;
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/tree.rs"]
+mod tree;
 
 mod apply;
 mod faults;
@@ -21,6 +23,7 @@ mod ssh;
 mod ssh_remote;
 mod ssh_url;
 mod stream;
+mod sync;
 mod verify;
 
 /// A master that is a Berkeley DB environment of several log files, with so many rows.

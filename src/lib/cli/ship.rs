@@ -53,7 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "CMD", group = "far", conflicts_with = "acks")]
     pub via: Option<String>,
 
-    /// Log in at ssh://[USER@]HOST[:PORT]/DIR, run 'repl-apply --acks DIR' there, and keep it running as with --via
+    /// Log in at ssh://USER@HOST:PORT/DIR (user and port may be left out), run 'repl-apply --acks DIR' there, and keep it
+    /// running as with --via
     #[arg(long, value_name = "URL", value_parser = SshUrl::parse, group = "far", conflicts_with = "acks")]
     pub to: Option<SshUrl>,
 

@@ -66,9 +66,9 @@ pub struct Args {
     #[arg(long, value_name = "PROGRAM", default_value = "repl-sync")]
     pub remote_command: String,
 
-    /// Private key file for ssh:// [default: the agent, then the usual ones in ~/.ssh]
+    /// Log in to ssh:// with the private key in this file (may be repeated) [default: the agent's keys, then ~/.ssh]
     #[arg(long, value_name = "FILE")]
-    pub identity: Option<PathBuf>,
+    pub identity: Vec<PathBuf>,
 
     /// Kind of database: bdb, postgres, mariadb, sqlite, eloquence or plain [default: as SRC's files show]
     #[arg(long, value_name = "ENGINE", value_parser = Profile::parse)]

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Coprocess {
     input: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
     tail: Arc<Mutex<VecDeque<u8>>>,
+    /// Nothing comes of it, until its standard error has ended and it ends as well.
+    said: mpsc::Receiver<()>,
     timeout: Duration,
 }
 
@@ -46,8 +48,7 @@ impl Coprocess {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot run {}", program.name))?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
-        // Its end is not waited for: what was said until then is enough.
-        let (reading, _) = mpsc::channel();
+        let (reading, said) = mpsc::channel();
         if let Some(stream) = child.stderr.take() {
             hook::keep_tail(Box::new(stream), Arc::clone(&tail), reading);
         }
@@ -56,7 +57,7 @@ impl Coprocess {
             std::thread::spawn(move || pass_on(output, &heard));
         }
         let input = child.stdin.take();
-        Ok(Coprocess { name: program.name, child, input, lines, tail, timeout: program.timeout })
+        Ok(Coprocess { name: program.name, child, input, lines, tail, said, timeout: program.timeout })
     }
 
     /// Writes a line to it.
@@ -109,17 +110,23 @@ impl Coprocess {
     /// Ends its input and waits until it has ended by itself, with exit status 0.
     pub fn finish(mut self) -> Result<()> {
         let status = self.end(self.timeout)?;
-        hook::judge(self.name, status, self.tail.lock().make_contiguous())
+        self.judge(status)
     }
 
     /// It ended though nobody asked it to.
     fn gone<T>(&mut self) -> Result<T> {
         let status = self.end(FAREWELL)?;
-        hook::judge(self.name, status, self.tail.lock().make_contiguous())?;
+        self.judge(status)?;
         fail(Code::Hook, format!("{} ended before it was told to", self.name))
     }
 
-    fn end(&mut self, patience: Duration) -> Result<Option<std::process::ExitStatus>> {
+    fn judge(&self, status: Option<ExitStatus>) -> Result<()> {
+        // Something that it left running may hold the pipe open: then what was said so far is enough.
+        let _ = self.said.recv_timeout(Duration::from_millis(500));
+        hook::judge(self.name, status, self.tail.lock().make_contiguous())
+    }
+
+    fn end(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
         self.input = None;
         if let Some(status) = self.child.try_wait()? {
             return Ok(Some(status));

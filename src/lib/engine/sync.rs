@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod line;
 pub mod listing;
 pub mod marker;
+pub mod overlay;
 pub mod pairs;
 pub mod pass;
 pub mod procedure;

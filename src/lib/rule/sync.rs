@@ -4,4 +4,5 @@
 pub mod filter;
 pub mod item;
 pub mod merkle;
+pub mod roll;
 pub mod wire;

@@ -13,13 +13,13 @@ use parking_lot::Mutex;
 
 use super::tell::Told;
 use super::{Args, Place};
+use crate::cli::args::ssh_options;
 use crate::cli::report;
 use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
 use crate::edge::hook::describe;
 use crate::edge::link::{self, Far, Inlet, Peer};
 use crate::edge::signal::Stop;
-use crate::edge::ssh;
 use crate::edge::tree::Tree;
 use crate::engine::sync::channel::SILENCE;
 use crate::engine::sync::errand::Errands;
@@ -263,9 +263,7 @@ fn far(args: &Args, place: &Place) -> Result<Far> {
             Ok(Far::Command(format!("exec {} {} {}", args.rsh, shell_words::quote(host), shell_words::quote(&command))))
         }
         Place::Url(url) => {
-            let words = rustix::stdio::stderr().try_clone_to_owned().context("standard error is closed")?;
-            let mut options = ssh::Options::new(words);
-            options.identities.extend(args.identity.clone());
+            let options = ssh_options(&args.identity)?;
             Ok(Far::Ssh { url: url.clone(), command, options })
         }
         Place::Here(_) => fail(Code::Usage, "one of SRC and DST must be elsewhere"),

@@ -22,8 +22,17 @@ pub(super) type Attributes = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// The entry of a component of a directory; `None` when there is nothing or a socket.
 pub(super) fn entry(dir: &OwnedFd, component: &[u8], name: &Name) -> io::Result<Option<Entry>> {
+    again(|| once(dir, component, name, || attributes_in(dir, component)))
+}
+
+/// The same without its extended attributes.
+pub(super) fn bare(dir: &OwnedFd, component: &[u8], name: &Name) -> io::Result<Option<Entry>> {
+    again(|| once(dir, component, name, || Ok(Vec::new())))
+}
+
+fn again(look: impl Fn() -> Result<Option<Entry>, Errno>) -> io::Result<Option<Entry>> {
     for _ in 0..TRIES {
-        match once(dir, component, name) {
+        match look() {
             // A link that is no link any more, or attributes of what is not there: what is there now?
             Err(Errno::INVAL | Errno::NOENT) => {}
             other => return Ok(other?),
@@ -32,7 +41,12 @@ pub(super) fn entry(dir: &OwnedFd, component: &[u8], name: &Name) -> io::Result<
     Err(changed("changes while it is looked at"))
 }
 
-fn once(dir: &OwnedFd, component: &[u8], name: &Name) -> Result<Option<Entry>, Errno> {
+fn once(
+    dir: &OwnedFd,
+    component: &[u8],
+    name: &Name,
+    attributes: impl Fn() -> Result<Attributes, Errno>,
+) -> Result<Option<Entry>, Errno> {
     let stat = match fs::statat(dir, component, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(None),
@@ -55,7 +69,7 @@ fn once(dir: &OwnedFd, component: &[u8], name: &Name) -> Result<Option<Entry>, E
         uid: stat.st_uid,
         gid: stat.st_gid,
         links: stat.st_nlink as u32,
-        xattrs: attributes_in(dir, component)?,
+        xattrs: attributes()?,
         stamp: stamp(&stat),
     }))
 }

@@ -50,6 +50,7 @@ pub struct Walk {
     root: Arc<Root>,
     skip: Skip,
     begun: bool,
+    is_bare: bool,
     /// A directory that was told and is to be listed next, with its device and inode.
     told: Option<(Name, Identity)>,
     levels: Vec<Level>,
@@ -78,7 +79,14 @@ struct Level {
 impl Walk {
     pub(super) fn new(root: Arc<Root>, skip: Skip) -> Walk {
         let buffer = Vec::with_capacity(LISTED);
-        Walk { root, skip, begun: false, told: None, levels: Vec::new(), buffer }
+        Walk { root, skip, begun: false, is_bare: false, told: None, levels: Vec::new(), buffer }
+    }
+
+    /// Leaves extended attributes out of all entries: for whoever may not need them, they cost as much as all else.
+    #[must_use]
+    pub fn bare(mut self) -> Walk {
+        self.is_bare = true;
+        self
     }
 
     /// Lists the directory that was told last and goes down into it.
@@ -137,7 +145,9 @@ impl Walk {
             };
             let component = &level.names[begin..begin + usize::from(length)];
             let name = level.name.join(component);
-            match look::entry(fd, component, &name) {
+            let looked =
+                if self.is_bare { look::bare(fd, component, &name) } else { look::entry(fd, component, &name) };
+            match looked {
                 Ok(Some(entry)) if !(self.skip)(&name, entry.is_directory()) => return Some(Ok(self.tell(entry))),
                 Err(error) if !(self.skip)(&name, false) && !(self.skip)(&name, true) => {
                     return Some(Err(Unread { name, error }));

@@ -6,6 +6,8 @@
 //! which needs nobody but this end. Behind the switch the new one is whole: a server that does not start on it, or fails
 //! its check, stays down, and the operator decides.
 
+mod guard;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,20 +19,20 @@ use super::ground::Ground;
 use super::history;
 use super::journal::recover::recover;
 use super::ledger::{Counts, Unsettled};
-use super::marker::guard;
+use super::marker;
 use super::pass::Manner;
 use super::profile::Profile;
-use super::receiver::{Desk, Link, Look, Operator, Passed, Passes, identity, is_within, wait_for_tick};
+use super::receiver::{Desk, Link, Operator, Passed, Passes, wait_for_tick};
 use super::server::{Commands, Server};
 use super::source::Laid;
 use super::state::State;
 use super::target::Target;
+use crate::edge::clock;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
-use crate::edge::{clock, clone};
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::rule::sync::wire::ask::{Errand, Say};
-use crate::value::exit::{Code, Failure, code_of, fail};
+use crate::value::exit::{Code, Failure, code_of};
 use crate::value::name::Name;
 
 /// Passes that try to settle what changes while it is read, before that is an error.
@@ -214,60 +216,6 @@ impl Drive<'_> {
         }
     }
 
-    /// The destination's path without links; its parent must be there.
-    fn place(&self) -> Result<PathBuf> {
-        let path = std::path::absolute(&self.destination).context("cannot use the destination")?;
-        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-            return fail(Code::Guarded, "the destination is the root of all");
-        };
-        if self.options.makes_path && !self.options.manner.is_dry {
-            std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", shown(parent)))?;
-        }
-        std::fs::canonicalize(&path).or_else(|_| {
-            let parent = std::fs::canonicalize(parent).with_context(|| {
-                Failure::new(Code::Failed, format!("cannot use {}", shown(parent))).hint("--mkpath makes it")
-            })?;
-            Ok(parent.join(name))
-        })
-    }
-
-    /// A tree must not be synced into itself.
-    fn guard_places(&self, look: &Look) -> Result<()> {
-        let here = match self.destination.exists() {
-            true => identity(&Tree::open(&self.destination)?)?,
-            false => {
-                let machine = identity(&Tree::open(Path::new("/"))?)?;
-                format!("{} -\n{}", parts(&machine).0, self.destination.to_string_lossy())
-            }
-        };
-        let (source, own) = (parts(&look.identity), parts(&here));
-        let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));
-        if is_one {
-            return fail(Code::Guarded, format!("{} and {} are one, or one is in the other", source.2, own.2));
-        }
-        Ok(())
-    }
-
-    /// Another database must not be overwritten, nor a newer one, nor files that are none.
-    fn guard_database(&self, look: &Look) -> Result<()> {
-        if self.options.adopts || !self.destination.exists() {
-            return Ok(());
-        }
-        let dir = Dir::open(&self.destination)?;
-        let place = shown(&self.destination);
-        let here = Profile::detect(&dir)?;
-        self.profile.facts(&dir)?.relation(&look.facts).guard(&place)?;
-        let is_foreign = |name: &std::ffi::OsString| {
-            let name = name.to_string_lossy();
-            name != "lost+found" && name != ".repl" && !name.starts_with(".repl-sync")
-        };
-        if here != self.profile && self.profile.must_mirror() && dir.names()?.iter().any(is_foreign) {
-            let text = format!("{place} holds something else than a {} database", self.profile);
-            return Err(Failure::new(Code::Guarded, text).hint("--adopt overwrites it nevertheless").into());
-        }
-        Ok(())
-    }
-
     fn passes<'p>(&'p mut self, state: Option<&'p Dir>) -> Result<Passes<'p>> {
         let forgives = self.may_change.then_some(self.profile);
         let mut manner = self.options.manner;
@@ -304,20 +252,6 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn mode(&self, state: &State) -> Result<Mode> {
-        let is_empty = !self.destination.exists() || std::fs::read_dir(&self.destination)?.next().is_none();
-        match self.options.mode {
-            Some(Mode::Stage) if !state.is_beside() => {
-                let place = shown(&self.destination);
-                let text = format!("{place} cannot be staged: its parent is on another file system or not writable");
-                Err(Failure::new(Code::Guarded, text).hint("use --inplace").into())
-            }
-            Some(mode) => Ok(mode),
-            None if state.is_beside() && (is_empty || clone::has_reflinks(state.dir())) => Ok(Mode::Stage),
-            None => Ok(Mode::InPlace),
-        }
-    }
-
     fn sync(&mut self, state: &State, server: &mut Server) -> Result<()> {
         let mode = self.mode(state)?;
         self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
@@ -330,7 +264,7 @@ impl Drive<'_> {
             ground.settle()?;
         }
         let place = self.destination.clone();
-        let may_start = move || guard(&place);
+        let may_start = move || marker::guard(&place);
         let stopped = Stopped { began: Instant::now(), was_running: false };
         let last = self.last(state, server, &ground, stopped, trusts);
         let (stopped, source) = match last {
@@ -455,7 +389,7 @@ impl Drive<'_> {
                 "did": "sync",
                 "engine": self.report.engine,
                 "mode": self.report.mode,
-                "source": parts(source).2,
+                "source": guard::parts(source).2,
                 "reason": self.options.reason,
             }),
         )
@@ -524,13 +458,6 @@ fn settled(unsettled: &Unsettled) -> Result<()> {
     };
     let failure = Failure::new(Code::Failed, format!("{name}: {why}{more}"));
     Err(failure.hint("have the source hold still for the last pass: --freeze CMD and --thaw CMD").into())
-}
-
-/// Machine, root's device and inode, path.
-fn parts(identity: &str) -> (&str, &str, &str) {
-    let (head, path) = identity.split_once('\n').unwrap_or((identity, ""));
-    let (machine, root) = head.rsplit_once(' ').unwrap_or((head, ""));
-    (machine, root, path)
 }
 
 fn tempdir() -> Result<PathBuf> {

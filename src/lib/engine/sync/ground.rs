@@ -95,6 +95,9 @@ impl Ground<'_> {
             // A stage never gets them.
             return Ok(());
         };
+        if dropped.is_empty() {
+            return Ok(());
+        }
         let found = left_out(tree, dropped)?;
         for (name, is_directory) in found {
             if is_directory {

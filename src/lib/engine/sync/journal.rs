@@ -118,14 +118,16 @@ impl Journal {
     /// Drops what is not whole: ops whose bytes are damaged or not there, and staged files that no op needs.
     fn keep_whole(&mut self) -> Result<()> {
         let Inner { log, unsynced, .. } = self.inner.get_mut();
-        let slots: Vec<(Name, Slot)> = log.slots().iter().map(|(name, slot)| (name.clone(), *slot)).collect();
-        let mut kept = BTreeSet::new();
-        for (name, slot) in slots {
-            if check::is_whole(&log.op(&slot)?, &self.new, &self.blob)? {
+        let (mut kept, mut dropped) = (BTreeSet::new(), Vec::new());
+        for (name, slot) in log.slots() {
+            if check::is_whole(&log.op(slot)?, &self.new, &self.blob)? {
                 kept.extend(slot.staged);
             } else {
-                log.forget(&name)?;
+                dropped.push(name.clone());
             }
+        }
+        for name in dropped {
+            log.forget(&name)?;
         }
         unsynced.extend(&kept);
         for name in self.new.names()? {

@@ -109,7 +109,7 @@ struct Book<'a> {
     distrusted: HashSet<Name>,
     done: u64,
     told: Option<Instant>,
-    /// Hard-linked files that got an inode of their own.
+    /// Names that got an inode of their own.
     replaced: HashSet<Name>,
 }
 
@@ -197,7 +197,12 @@ impl<'a> Ledger<'a> {
         self.state.lock().distrusted.contains(name)
     }
 
-    /// Whether a file got an inode of its own in this pass.
+    /// A name got an inode of its own in this pass.
+    pub fn replace(&self, name: &Name) {
+        self.state.lock().replaced.insert(name.clone());
+    }
+
+    /// Whether a name got an inode of its own in this pass.
     pub fn is_replaced(&self, name: &Name) -> bool {
         self.state.lock().replaced.contains(name)
     }
@@ -225,7 +230,7 @@ impl<'a> Ledger<'a> {
             }
         }
         if is_changed && old.is_some_and(|old| old.links > 1) {
-            self.state.lock().replaced.insert(new.name.clone());
+            self.replace(&new.name);
         }
         let pair = match outcome {
             Outcome::Equal { here, digest, .. } => self.pair(new, here, digest),

@@ -110,6 +110,10 @@ impl Marker {
     /// Takes it out of a destination, durably, with what a crash left of one that was being written.
     pub fn remove(destination: &Dir) -> Result<()> {
         let draft = format!("{MARKER}.new");
+        if destination.identity(&draft)?.is_none() && destination.identity(MARKER)?.is_none() {
+            // Not even its times are touched.
+            return Ok(());
+        }
         destination.keeping_time(|| {
             let is_removed = destination.remove_if_there(&draft)? | destination.remove_if_there(MARKER)?;
             if is_removed { destination.sync() } else { Ok(()) }

@@ -3,20 +3,18 @@
 //!
 //! Nothing is removed before all of the list has come without an error, and nothing at all unless asked for.
 
+pub mod workers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::iter::Peekable;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
 
 use anyhow::Result;
-use parking_lot::Mutex;
 
-use super::channel::Sender;
+use self::workers::{Batch, Lines};
 use super::journal::op::Op;
 use super::ledger::Ledger;
-use super::line::{Line, Task, Work};
+use super::line::Work;
 use super::listing::Listing;
 use super::pairs::{Old, Pair};
 use super::profile::Profile;
@@ -24,17 +22,9 @@ use super::target::{Basis, Target, is_dressed};
 use crate::edge::tree::{Dress, Unread, Walk};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::item::Act;
-use crate::rule::sync::merkle::RANGE;
-use crate::rule::sync::wire::Frame;
 use crate::value::entry::{Entry, Kind, Stamp};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::name::Name;
-
-/// Small files in one question, and how many bytes they may have together.
-const BATCH: usize = 256;
-const BATCH_BYTES: u64 = 1 << 20;
-/// Tasks that may wait for a worker.
-const WAITING: usize = 64;
 
 /// How a pass goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +50,6 @@ pub struct Manner {
 /// Which names a pass is for: databases want some files copied after all others.
 pub type Turnout<'a> = &'a (dyn Fn(&Name) -> bool + Sync);
 
-/// The lines to the other end. The first is for the list and for errands, the others have a worker each.
-pub struct Lines {
-    /// To the other end.
-    pub sender: Sender,
-    /// From the other end, by line.
-    pub inboxes: Vec<Receiver<Frame>>,
-}
-
 /// What a pass works with.
 pub struct Pass<'a, 'l> {
     /// Where changes go.
@@ -91,38 +73,21 @@ struct Rest {
     removals: Vec<(Name, bool)>,
     /// What takes the place of a directory here, once that is empty.
     late: Vec<(Entry, Option<Entry>)>,
-    /// Further names of files: the entry, the first name, whether they are one file here already.
+    /// Further names of what has several: the entry, the first name, whether they are one file here already.
     links: Vec<(Entry, Name, bool, Option<Entry>)>,
     directories: Vec<(Entry, Option<Entry>)>,
     leaders: HashMap<(u64, u64), (Name, Option<u64>)>,
+    /// Files here that have several names, and which file of the source each is.
+    taken: HashMap<(u64, u64), (u64, u64)>,
     turn: u64,
 }
 
-/// Small files that wait to be asked for together.
-struct Batch<'a> {
-    tasks: &'a SyncSender<Task>,
-    small: Vec<Arc<Work>>,
-    size: u64,
-}
-
-impl Batch<'_> {
-    /// False when no worker is left.
-    fn add(&mut self, work: Work) -> bool {
-        let work = Arc::new(work);
-        let size = work.new.stamp.size;
-        if !work.is_small() {
-            let ranges = (0..size).step_by(RANGE as usize);
-            return ranges.into_iter().all(|offset| self.tasks.send(Task::Range(Arc::clone(&work), offset)).is_ok());
-        }
-        self.size += size;
-        self.small.push(work);
-        self.small.len() < BATCH && self.size < BATCH_BYTES || self.flush()
-    }
-
-    fn flush(&mut self) -> bool {
-        self.size = 0;
-        let small = std::mem::take(&mut self.small);
-        small.is_empty() || self.tasks.send(Task::Small(small)).is_ok()
+impl Rest {
+    /// Whether what is here is a name of a file that another file of the source has: it must get a file of its own.
+    fn is_taken(&mut self, new: &Entry, old: &Entry) -> bool {
+        let identity = |entry: &Entry| (entry.stamp.device, entry.stamp.inode);
+        let is_shared = new.is_file() && old.is_file() && old.links > 1;
+        is_shared && *self.taken.entry(identity(old)).or_insert(identity(new)) != identity(new)
     }
 }
 
@@ -141,49 +106,6 @@ impl Pass<'_, '_> {
         })?;
         self.link(&rest)?;
         self.dress(&rest)
-    }
-
-    /// Starts the workers, feeds them, and waits until they are done.
-    fn round(&self, lines: &mut Lines, feed: impl FnOnce(&mut Batch<'_>, &AtomicBool) -> Result<bool>) -> Result<bool> {
-        let (tasks, waiting) = sync_channel(WAITING);
-        let (waiting, over) = (Mutex::new(waiting), AtomicBool::new(false));
-        let sender = &lines.sender;
-        std::thread::scope(|scope| {
-            let mut workers = Vec::new();
-            for (number, inbox) in (1..).zip(&mut lines.inboxes) {
-                let (waiting, over) = (&waiting, &over);
-                let line = Line {
-                    number,
-                    sender: sender.clone(),
-                    inbox,
-                    target: self.target,
-                    ledger: self.ledger,
-                    page: self.manner.page,
-                    dress: self.manner.dress,
-                    is_dry: self.manner.is_dry,
-                };
-                workers.push(scope.spawn(move || {
-                    let done = line.work(waiting, over);
-                    if done.is_err() {
-                        over.store(true, Ordering::Release);
-                        drain(&line, waiting);
-                    }
-                    done
-                }));
-            }
-            let mut batch = Batch { tasks: &tasks, small: Vec::new(), size: 0 };
-            let fed = feed(&mut batch, &over).map(|is_whole| batch.flush() && is_whole);
-            if fed.is_err() {
-                over.store(true, Ordering::Release);
-            }
-            drop(tasks);
-            let mut first = Ok(());
-            for worker in workers {
-                let done = worker.join().unwrap_or_else(|_| fail(Code::Failed, "a worker ended abruptly"));
-                first = first.and(done);
-            }
-            first.and(fed)
-        })
     }
 
     /// Whether all of the list came.
@@ -261,6 +183,7 @@ impl Pass<'_, '_> {
             }
         });
         if new.is_directory() {
+            let old = self.whole(old)?;
             self.make_directory(&new, old.as_ref())?;
             rest.directories.push((new, old));
             return Ok(());
@@ -273,18 +196,15 @@ impl Pass<'_, '_> {
             }
             return Ok(());
         }
-        if old.as_ref().is_some_and(Entry::is_directory) {
-            rest.late.push((new, old));
-            return Ok(());
-        }
         if old.is_some() && self.kept.leaves_out(&new.name, false) {
             return Ok(());
         }
         if let Kind::Link(_) = &new.kind {
             self.profile.refuse_link(&new.name)?;
         }
-        if is_file && new.links > 1 {
-            let inode = old.as_ref().filter(|old| old.is_file()).map(|old| old.stamp.inode);
+        let old = old.filter(|old| !rest.is_taken(&new, old));
+        if new.links > 1 {
+            let inode = old.as_ref().filter(|old| old.kind == new.kind).map(|old| old.stamp.inode);
             if let Some((leader, leader_inode)) = rest.leaders.get(&(new.stamp.device, new.stamp.inode)) {
                 let is_one = inode.is_some() && inode == *leader_inode;
                 rest.links.push((new, leader.clone(), is_one, old));
@@ -292,10 +212,23 @@ impl Pass<'_, '_> {
             }
             rest.leaders.insert((new.stamp.device, new.stamp.inode), (new.name.clone(), inode));
         }
-        if let Some(pair) = pair.filter(|pair| self.is_trusted(pair, &new, old.as_ref())) {
-            return self.trust(pair, &new, old.as_ref(), rest);
+        if old.as_ref().is_some_and(Entry::is_directory) {
+            rest.late.push((new, old));
+            return Ok(());
         }
+        if let Some(pair) = pair.filter(|pair| self.is_trusted(pair, &new, old.as_ref())) {
+            return self.trust(pair, &new, rest);
+        }
+        let old = self.whole(old)?;
         self.put(new, old, rest, batch)
+    }
+
+    /// An entry with its extended attributes, which the walk leaves out.
+    fn whole(&self, old: Option<Entry>) -> Result<Option<Entry>> {
+        match old {
+            Some(old) => self.target.tree().look(&old.name),
+            None => Ok(None),
+        }
     }
 
     /// Whether a pair says that there is nothing to read.
@@ -309,17 +242,10 @@ impl Pass<'_, '_> {
             && (is_pending || old.is_some())
     }
 
-    fn trust(&self, pair: Pair, new: &Entry, old: Option<&Entry>, rest: &mut Rest) -> Result<()> {
+    fn trust(&self, pair: Pair, new: &Entry, rest: &mut Rest) -> Result<()> {
         self.ledger.count(|counts| counts.trusted += new.stamp.size);
         self.ledger.advance(new.stamp.size);
-        let mut pair = pair;
-        if !self.manner.is_dry {
-            pair.here = self.target.keep(new, old, pair.digest, self.manner.dress)?;
-            pair.is_pending = self.target.pending(&new.name).is_some();
-        }
-        if old.is_some_and(|old| !is_dressed(new, old, self.manner.dress)) {
-            self.dressed(new, old);
-        }
+        // Neither side has changed since it was dressed as the other: that changes a ctime.
         self.ledger.turn(rest.turn, Some(pair))?;
         rest.turn += 1;
         Ok(())
@@ -351,6 +277,10 @@ impl Pass<'_, '_> {
             (true, true) => return self.settle_journal(&new.name),
             (true, false) => self.dressed(&new, old.as_ref()),
             (false, _) => self.made(&new, old.as_ref()),
+        }
+        if !is_equal && new.links > 1 {
+            // Whatever had this name, it has another inode now.
+            self.ledger.replace(&new.name);
         }
         match (self.target, is_equal) {
             _ if self.manner.is_dry => Ok(()),
@@ -389,10 +319,9 @@ impl Pass<'_, '_> {
 
     /// What is not at the source goes, the deepest first.
     fn remove(&self, rest: &mut Rest, is_whole: bool) -> Result<()> {
-        let is_needed = !rest.late.is_empty();
         if !self.manner.is_deleting {
             self.refuse_others(rest)?;
-            return if is_needed { self.refuse_late(rest) } else { Ok(()) };
+            return self.refuse_late(rest);
         }
         if !is_whole {
             return Ok(());
@@ -433,11 +362,11 @@ impl Pass<'_, '_> {
     }
 
     /// Without leave to remove, a directory with something in it stays one.
-    fn refuse_late(&self, rest: &mut Rest) -> Result<()> {
-        let is_full =
-            |(new, _): &&(Entry, Option<Entry>)| rest.removals.iter().any(|(name, _)| name.is_below(&new.name));
-        match rest.late.iter().find(is_full) {
-            Some((new, _)) => {
+    fn refuse_late(&self, rest: &Rest) -> Result<()> {
+        let linked = rest.links.iter().filter(|(.., old)| old.as_ref().is_some_and(Entry::is_directory));
+        let mut late = rest.late.iter().map(|(new, _)| new).chain(linked.map(|(new, ..)| new));
+        match late.find(|new| rest.removals.iter().any(|(name, _)| name.is_below(&new.name))) {
+            Some(new) => {
                 let text =
                     format!("{} is {} at the source and a directory with something in it here", new.name, new.kind);
                 Err(Failure::new(Code::Guarded, text).hint("let it go by --delete").into())
@@ -446,7 +375,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Further names of files that have several.
+    /// Further names of what has several.
     fn link(&self, rest: &Rest) -> Result<()> {
         for (new, leader, is_one, old) in &rest.links {
             if *is_one && !self.ledger.is_replaced(leader) {
@@ -515,23 +444,5 @@ fn next_before(here: &mut Peekable<Walk>, name: &Name) -> Result<Option<Entry>> 
     match here.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.name < *name)) {
         Some(entry) => entry.map(Some).map_err(unread),
         None => Ok(None),
-    }
-}
-
-/// After a failure: what still comes on a line is let go, so that the others can come to their end.
-fn drain(line: &Line<'_, '_>, tasks: &Mutex<Receiver<Task>>) {
-    // The tasks' end is the end of the round, too.
-    loop {
-        let ended = match tasks.try_lock() {
-            Some(tasks) => matches!(tasks.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Disconnected)),
-            None => {
-                std::thread::yield_now();
-                false
-            }
-        };
-        while line.inbox.try_recv().is_ok() {}
-        if ended {
-            return;
-        }
     }
 }

@@ -18,7 +18,8 @@ use super::facts::Facts;
 use super::ledger::{Counts, Ledger, Unsettled};
 use super::listing::{Control, Listing};
 use super::pairs::{New, Old};
-use super::pass::{Lines, Manner, Pass, Turnout};
+use super::pass::workers::Lines;
+use super::pass::{Manner, Pass, Turnout};
 use super::profile::Profile;
 use super::source::{Laid, Traffic};
 use super::target::Target;
@@ -245,7 +246,8 @@ impl Passes<'_> {
     /// One pass for some names.
     pub fn run(&mut self, target: Target<'_>, turnout: Turnout<'_>) -> Result<Passed> {
         let began = Instant::now();
-        let identity = self.begin()?;
+        // What was dressed by other rules is not known to be dressed by these.
+        let identity = format!("{}\n{:?}", self.begin()?, self.manner.dress);
         target.tree().sync()?;
         let now = clock::coarse_now();
         let (old, new) = match self.state {
@@ -268,7 +270,7 @@ impl Passes<'_> {
             return Err(failure.hint("--allow-empty takes it for what it is").into());
         }
         let filter = Arc::clone(&self.filter);
-        let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory));
+        let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory)).bare();
         let pass =
             Pass { target, ledger: &ledger, manner: self.manner, turnout, kept: &self.kept, profile: self.profile };
         let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };

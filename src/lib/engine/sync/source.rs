@@ -4,6 +4,8 @@
 //! answer carries the file's stamp from behind the reading: the other end holds it against the one in the list, and so
 //! sees what changed in between.
 
+mod moved;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -220,6 +222,7 @@ impl Worker<'_, '_> {
                 Ask::Digests(part) => self.digests(line, &part),
                 Ask::Bytes(part) => self.bytes(line, &part),
                 Ask::Pages(part, size, groups) => self.pages(line, &part, size as usize, &groups),
+                Ask::Moved(part, block, entries) => self.moved(line, &part, block, &entries),
                 _ => Ok(()),
             };
             // A link that is gone is told by the thread that writes it.
@@ -253,9 +256,9 @@ impl Worker<'_, '_> {
 
     fn small(&mut self, line: u16, files: Vec<(Name, Option<[u8; 32]>)>) -> Result<()> {
         let (mut answers, mut size, last) = (Vec::new(), 0, files.len());
-        let mut sample = Vec::new();
+        let (mut sample, mut buffer) = (Vec::new(), vec![0; GROUP as usize + 1]);
         for (number, (name, digest)) in files.into_iter().enumerate() {
-            let answer = self.one_small(&name, digest).unwrap_or_else(|error| Small::Gone(cause(&error)));
+            let answer = self.one_small(&name, digest, &mut buffer).unwrap_or_else(|error| Small::Gone(cause(&error)));
             if let Small::Whole(.., bytes) = &answer {
                 size += bytes.len();
                 if sample.len() < SAMPLE {
@@ -272,17 +275,16 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
-    fn one_small(&self, name: &Name, known: Option<[u8; 32]>) -> Result<Small> {
+    fn one_small(&self, name: &Name, known: Option<[u8; 32]>, buffer: &mut [u8]) -> Result<Small> {
         let file = self.source.tree.open_read(name)?.context(Change("it vanished"))?;
-        let mut bytes = vec![0; GROUP as usize + 1];
-        let count = read_at(&file, &mut bytes, 0)?;
+        let count = read_at(&file, buffer, 0)?;
         let stamp = tree::stamp(&file)?;
         if count as u64 > GROUP {
             return Ok(Small::Gone(Cause::change("it grew")));
         }
-        bytes.truncate(count);
-        let digest = merkle::whole(&bytes);
-        Ok(if known == Some(digest) { Small::Same(stamp) } else { Small::Whole(stamp, digest, bytes) })
+        let bytes = &buffer[..count];
+        let digest = merkle::whole(bytes);
+        Ok(if known == Some(digest) { Small::Same(stamp) } else { Small::Whole(stamp, digest, bytes.to_vec()) })
     }
 
     fn digests(&mut self, line: u16, part: &Part) -> Result<()> {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::groups;
 use super::journal::Journal;
 use super::journal::op::{Extent, Op};
+use super::overlay;
 use crate::edge::blocks::{punch, write_all_at};
 use crate::edge::clone::clone_file;
 use crate::edge::read::read_at;
@@ -35,7 +36,7 @@ pub enum Target<'a> {
 pub struct Basis {
     file: Option<File>,
     size: u64,
-    /// Changed bytes that a journal has for it, by group; of two for the same bytes the later counts.
+    /// Changed bytes that a journal has for it.
     overlay: Vec<Extent>,
 }
 
@@ -86,7 +87,7 @@ impl<'a> Target<'a> {
             }
             Some(Op::Patch { entry, extents, .. }) if old.is_some_and(is_patched) => {
                 let file = self.tree().open_read(name)?;
-                Ok(Basis { size: entry.stamp.size, file, overlay: sorted(extents.clone()) })
+                Ok(Basis { size: entry.stamp.size, file, overlay: extents.clone() })
             }
             _ => own(),
         }
@@ -102,7 +103,14 @@ impl<'a> Target<'a> {
                 Some(_) => self.fresh(tree, new),
             },
             Target::Journal(_, journal) => match journal.pending(&new.name).as_deref() {
-                Some(Op::Place { staged, .. }) => Ok(Sink::Staged(journal.open_staged(*staged)?, *staged)),
+                Some(Op::Place { entry, staged, .. }) => {
+                    let file = journal.open_staged(*staged)?;
+                    // What a pass that was given up on has written behind the end must not show in a later hole.
+                    if file.metadata()?.len() > entry.stamp.size {
+                        file.set_len(entry.stamp.size).context("cannot set the length of a staged file")?;
+                    }
+                    Ok(Sink::Staged(file, *staged))
+                }
                 _ if old.is_some_and(is_patched) && new.stamp.size > GROUP => Ok(Sink::Extents(Mutex::default())),
                 _ => {
                     let (number, file) = journal.stage()?;
@@ -116,10 +124,11 @@ impl<'a> Target<'a> {
     /// A file that takes the place of what has this name now.
     fn fresh(&self, tree: &Tree, new: &Entry) -> Result<Sink> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let old = tree.look(&new.name)?;
-        if old.is_none() {
-            return Ok(Sink::InPlace(tree.create_as(new)?));
+        match tree.create_as(new) {
+            Err(error) if is_there(&error) => {}
+            made => return made.map(Sink::InPlace),
         }
+        let old = tree.look(&new.name)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = new.name.parent().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
         let file = tree.create(&name)?;
@@ -212,17 +221,23 @@ impl<'a> Target<'a> {
                 Ok(here)
             }
             (Sink::Extents(extents), Target::Journal(_, journal)) => {
-                let mut all = match journal.pending(&new.name).as_deref() {
-                    Some(Op::Patch { extents, .. }) => extents.clone(),
-                    _ => Vec::new(),
+                let pending = journal.pending(&new.name);
+                let before = match pending.as_deref() {
+                    Some(Op::Patch { extents, .. }) => extents.as_slice(),
+                    _ => &[],
                 };
-                all.append(&mut extents.lock());
-                journal.add(Op::Patch { entry: new.clone(), base: here, extents: sorted(all), digest })?;
+                let after = std::mem::take(&mut *extents.lock());
+                let extents = overlay::merge(before, after, new.stamp.size, |extent| loaded(journal, extent))?;
+                journal.add(Op::Patch { entry: new.clone(), base: here, extents, digest })?;
                 Ok(here)
             }
             _ => anyhow::bail!("a sink of another target"),
         }
     }
+}
+
+fn is_there(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
 }
 
 /// Whether changed bytes may go into the file itself.
@@ -240,10 +255,10 @@ pub fn is_dressed(new: &Entry, old: &Entry, dress: Dress) -> bool {
         && new.stamp.mtime == old.stamp.mtime
 }
 
-/// By group, and within one in the order they were written.
-fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
-    extents.sort_by_key(|extent| extent.offset / GROUP);
-    extents
+/// The bytes of an extent in a journal.
+fn loaded(journal: &Journal, extent: &Extent) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; extent.length as usize];
+    journal.load(extent, &mut bytes).map(|()| bytes)
 }
 
 impl Basis {
@@ -262,17 +277,7 @@ impl Basis {
         }
         buffer[count..].fill(0);
         if let Target::Journal(_, journal) = target {
-            let first = self.overlay.partition_point(|extent| extent.offset / GROUP < offset / GROUP);
-            for extent in self.overlay[first..].iter().take_while(|extent| extent.offset / GROUP == offset / GROUP) {
-                let from = (extent.offset - offset) as usize;
-                let to = (from + extent.length as usize).min(length);
-                // What was cut off since does not count.
-                if from < to {
-                    let mut bytes = vec![0; extent.length as usize];
-                    journal.load(extent, &mut bytes)?;
-                    buffer[from..to].copy_from_slice(&bytes[..to - from]);
-                }
-            }
+            overlay::lay(&self.overlay, offset, buffer, |extent| loaded(journal, extent))?;
         }
         Ok(length)
     }

@@ -57,6 +57,11 @@ impl Filter {
         Ok(())
     }
 
+    /// Whether there is no pattern.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether a name is left out. Of what is below a directory that is left out, nobody asks.
     pub fn leaves_out(&self, name: &Name, is_directory: bool) -> bool {
         if name.is_root() {

@@ -162,7 +162,9 @@ impl Check<'_> {
                 _ => self.refuse(name, &format!("is no more {}", wanted.kind)),
             },
             Op::Place { entry, staged, digest } => {
-                seen.placed.insert(name.clone());
+                if seen.targets.contains_key(name) {
+                    seen.placed.insert(name.clone());
+                }
                 self.staged(entry, *staged, digest)?;
                 Ok(BLOCK)
             }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{Frame, LINES_MAX, SMALL_MAX, corrupt, name, seal, string};
 use crate::rule::sync::merkle::{Cv, GROUP, RANGE};
+use crate::rule::sync::roll;
 use crate::value::escape::show_bytes;
 use crate::value::exit::Code;
 use crate::value::name::Name;
@@ -46,6 +47,9 @@ pub enum Ask {
     Bytes(Part),
     /// The pages of some groups that differ: size of a page, and the groups.
     Pages(Part, u32, Vec<Pages>),
+    /// A range, as far as it is not in old content: bytes of a block, and the entries of the blocks of that
+    /// ([`roll::sign`]).
+    Moved(Part, u32, Vec<u8>),
     /// Something is to be run at the other end; see [`Errand`].
     Run(Errand, Vec<(String, String)>),
     /// Something that the operator is to see, for the end where they are.
@@ -142,6 +146,12 @@ impl Ask {
                 }
                 b'G'
             }
+            Ask::Moved(part, block, entries) => {
+                put_part(out, part);
+                out.extend(block.to_le_bytes());
+                out.extend(entries);
+                b'M'
+            }
             Ask::Run(errand, values) => {
                 out.push(*errand as u8);
                 for (key, value) in values {
@@ -202,6 +212,13 @@ impl Ask {
                     groups.push(pages(reader, &part, size)?);
                 }
                 Ask::Pages(part, size, groups)
+            }
+            b'M' => {
+                let (part, block, entries) = (part(reader)?, reader.u32()?, reader.rest());
+                if !roll::is_sound(block, entries) {
+                    return None;
+                }
+                Ask::Moved(part, block, entries.to_vec())
             }
             b'R' => {
                 let errand = reader.byte()?;

@@ -79,6 +79,8 @@ pub enum Tell {
     Data(u64, Vec<u8>),
     /// Zeros that are a hole: offset and length.
     Hole(u64, u64),
+    /// Bytes that the old content has, which was asked with: offset in the file, offset in that, length.
+    Copy(u64, u64, u64),
     /// Pages of groups.
     Patches(Vec<Patch>),
     /// The question is answered: stamp of the file behind the reading, cv of the range where bytes were asked for.
@@ -131,6 +133,10 @@ impl Tell {
                 out.extend(offset.to_le_bytes());
                 out.extend(length.to_le_bytes());
                 b'h'
+            }
+            Tell::Copy(offset, from, length) => {
+                [offset, from, length].into_iter().for_each(|number| out.extend(number.to_le_bytes()));
+                b'c'
             }
             Tell::Patches(patches) => {
                 for patch in patches {
@@ -204,6 +210,7 @@ impl Tell {
             }
             b'b' => Tell::Data(reader.u64()?, reader.rest().to_vec()),
             b'h' => Tell::Hole(reader.u64()?, reader.u64()?),
+            b'c' => Tell::Copy(reader.u64()?, reader.u64()?, reader.u64()?),
             b'p' => {
                 let mut patches = Vec::new();
                 while !reader.is_empty() {

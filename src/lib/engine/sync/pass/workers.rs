@@ -1,0 +1,125 @@
+//! The workers of a pass: started for a round, fed, and waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+
+use super::Pass;
+use crate::engine::sync::channel::Sender;
+use crate::engine::sync::line::{Line, Task, Work};
+use crate::rule::sync::merkle::RANGE;
+use crate::rule::sync::wire::Frame;
+use crate::value::exit::{Code, fail};
+
+/// Small files in one question, and how many bytes they may have together.
+const BATCH: usize = 256;
+const BATCH_BYTES: u64 = 1 << 20;
+/// Tasks that may wait for a worker.
+const WAITING: usize = 64;
+
+/// The lines to the other end. The first is for the list and for errands, the others have a worker each.
+pub struct Lines {
+    /// To the other end.
+    pub sender: Sender,
+    /// From the other end, by line.
+    pub inboxes: Vec<Receiver<Frame>>,
+}
+
+/// Small files that wait to be asked for together.
+pub(super) struct Batch<'a> {
+    tasks: &'a SyncSender<Task>,
+    small: Vec<Arc<Work>>,
+    size: u64,
+}
+
+impl Batch<'_> {
+    /// False when no worker is left.
+    pub(super) fn add(&mut self, work: Work) -> bool {
+        let work = Arc::new(work);
+        let size = work.new.stamp.size;
+        if !work.is_small() {
+            let ranges = (0..size).step_by(RANGE as usize);
+            return ranges.into_iter().all(|offset| self.tasks.send(Task::Range(Arc::clone(&work), offset)).is_ok());
+        }
+        self.size += size;
+        self.small.push(work);
+        self.small.len() < BATCH && self.size < BATCH_BYTES || self.flush()
+    }
+
+    pub(super) fn flush(&mut self) -> bool {
+        self.size = 0;
+        let small = std::mem::take(&mut self.small);
+        small.is_empty() || self.tasks.send(Task::Small(small)).is_ok()
+    }
+}
+
+impl Pass<'_, '_> {
+    /// Starts the workers, feeds them, and waits until they are done.
+    pub(super) fn round(
+        &self,
+        lines: &mut Lines,
+        feed: impl FnOnce(&mut Batch<'_>, &AtomicBool) -> Result<bool>,
+    ) -> Result<bool> {
+        let (tasks, waiting) = sync_channel(WAITING);
+        let (waiting, over) = (Mutex::new(waiting), AtomicBool::new(false));
+        let sender = &lines.sender;
+        std::thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for (number, inbox) in (1..).zip(&mut lines.inboxes) {
+                let (waiting, over) = (&waiting, &over);
+                let line = Line {
+                    number,
+                    sender: sender.clone(),
+                    inbox,
+                    target: self.target,
+                    ledger: self.ledger,
+                    page: self.manner.page,
+                    dress: self.manner.dress,
+                    is_dry: self.manner.is_dry,
+                };
+                workers.push(scope.spawn(move || {
+                    let done = line.work(waiting, over);
+                    if done.is_err() {
+                        over.store(true, Ordering::Release);
+                        drain(&line, waiting);
+                    }
+                    done
+                }));
+            }
+            let mut batch = Batch { tasks: &tasks, small: Vec::new(), size: 0 };
+            let fed = feed(&mut batch, &over).map(|is_whole| batch.flush() && is_whole);
+            if fed.is_err() {
+                over.store(true, Ordering::Release);
+            }
+            drop(tasks);
+            let mut first = Ok(());
+            for worker in workers {
+                let done = worker.join().unwrap_or_else(|_| fail(Code::Failed, "a worker ended abruptly"));
+                first = first.and(done);
+            }
+            first.and(fed)
+        })
+    }
+}
+
+/// After a failure: what still comes on a line is let go, so that the others can come to their end.
+fn drain(line: &Line<'_, '_>, tasks: &Mutex<Receiver<Task>>) {
+    // The tasks' end is the end of the round, too.
+    loop {
+        let ended = match tasks.try_lock() {
+            Some(tasks) => matches!(tasks.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Disconnected)),
+            None => {
+                std::thread::yield_now();
+                false
+            }
+        };
+        while line.inbox.try_recv().is_ok() {}
+        if ended {
+            return;
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What `--itemize` prints is what rsync prints of the same changes, and what `--json` counts is what was done.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, lchown, symlink};
+
+use super::super::tree::{self, Editor, assert_same, noise};
+use super::{Site, number};
+
+/// What rsync says it does to make one directory the other, and does.
+fn rsync(site: &Site, destination: &str) -> BTreeSet<String> {
+    let out = site.rig.ok(&format!("LC_ALL=C rsync -aHXA -c -i --delete src/ {destination}"));
+    out.lines().map(str::to_owned).collect()
+}
+
+fn ours(site: &Site, options: &str, destination: &str) -> BTreeSet<String> {
+    site.ok(&format!("-i --delete {options} src {destination}")).lines().map(str::to_owned).collect()
+}
+
+/// Compares what both print; both destinations are the source's copies before and afterwards.
+#[track_caller]
+fn compare(site: &Site, what: &str) {
+    let theirs = rsync(site, "theirs");
+    for (destination, mode) in [("in", "--inplace"), ("st", "--stage")] {
+        let rehearsed = ours(site, &format!("-n {mode}"), destination);
+        let ours = ours(site, mode, destination);
+        assert_eq!(ours, theirs, "{what} {mode}");
+        assert_eq!(ours, rehearsed, "{what} {mode}, with -n and without");
+        assert_same(&site.src(), &site.rig.path(destination));
+    }
+    assert_same(&site.src(), &site.rig.path("theirs"));
+}
+
+/// A site that is copied three times.
+fn thrice() -> Site {
+    let site = Site::empty();
+    tree::small(&site.src());
+    site.ok("src in");
+    site.ok("src st");
+    rsync(&site, "theirs");
+    site
+}
+
+#[test]
+fn each_kind_of_change_has_the_letters_of_rsync() {
+    let site = thrice();
+    compare(&site, "nothing");
+    let at = |name: &str| site.src().join(name);
+
+    fs::write(at("dir/deep/odd"), "shorter").unwrap();
+    fs::write(at("acl/new"), "new").unwrap();
+    fs::create_dir_all(at("new/dir/below")).unwrap();
+    compare(&site, "a file that is shorter, new ones, new directories");
+
+    let page = File::options().write(true).open(at("dir/page")).unwrap();
+    page.write_all_at(b"other bytes", 4000).unwrap();
+    tree::touch(&at("dir/page"), 1_700_000_000, 0);
+    compare(&site, "other bytes, the same length");
+
+    tree::chmod(&at("over"), 0o600);
+    tree::touch(&at("zeros"), 1, 1);
+    lchown(at("whole"), Some(77), Some(78)).unwrap();
+    lchown(at("link"), None, Some(79)).unwrap();
+    tree::chmod(&at("empty"), 0o711);
+    tree::touch(&at("empty"), 5, 0);
+    tree::touch(&at("dangling"), 5, 0);
+    tree::touch(&at("fifo"), 5, 0);
+    tree::attribute(&at("dir/page"), "user.new", b"1");
+    tree::attribute(&at("dir/deep"), "system.posix_acl_access", &tree::acl(4));
+    compare(&site, "what they wear");
+
+    fs::remove_file(at("dangling")).unwrap();
+    symlink("elsewhere now", at("dangling")).unwrap();
+    tree::remove(&at("dir/deep"));
+    fs::remove_file(at("back\\slash")).unwrap();
+    compare(&site, "a link that leads elsewhere, a directory with all in it");
+
+    fs::hard_link(at("new").join("../acl/new"), at("acl/new-too")).unwrap();
+    fs::hard_link(at("whole"), at("zz")).unwrap();
+    compare(&site, "further names");
+
+    fs::write(at("\\#134 \x07\u{e9}\\"), "odd").unwrap();
+    compare(&site, "a name that a terminal should not see");
+}
+
+#[test]
+fn random_changes_have_the_letters_of_rsync() {
+    for seed in 100..103 {
+        let site = thrice();
+        let mut editor = Editor::new(&site.src(), seed);
+        for _ in 0..3 {
+            editor.said.clear();
+            editor.edit(12);
+            compare(&site, &format!("seed {seed}: {:#?}", editor.said));
+        }
+    }
+}
+
+#[test]
+fn the_report_counts_what_was_done() {
+    let site = Site::synced();
+    site.write("new/file", noise(1000, 1));
+    fs::write(site.src().join("a"), "another").unwrap();
+    tree::chmod(&site.src().join("dir/b"), 0o600);
+    fs::remove_file(site.src().join("dir/c.log")).unwrap();
+    for (destination, mode) in [("dst", "inplace"), ("other", "stage")] {
+        if destination == "other" {
+            site.rig.ok("cp -a dst-before other");
+        } else {
+            site.rig.ok("cp -a dst dst-before");
+        }
+        let report = site.report(&format!("--delete --{mode} src {destination}"));
+        for (key, value) in [
+            ("v", 1),
+            ("passes", 1),
+            ("entries", 6),
+            ("files", 3),
+            ("bytes", 1010),
+            ("created", 2),
+            ("updated", 1),
+            ("deleted", 1),
+            ("literal_bytes", 1007),
+        ] {
+            assert_eq!(number(&report, key), value, "{key} in {report}");
+        }
+        assert!(number(&report, "dressed") >= 1, "{report}");
+        assert_eq!(report["mode"], mode);
+        assert!(report["downtime_seconds"].is_null() && report["seconds"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(number(&report, "wire_received_bytes") > 1007 && number(&report, "wire_sent_bytes") > 0, "{report}");
+    }
+}

@@ -1,0 +1,204 @@
+//! Whole trees: what is there after a sync is what is at the source, in every mode, after every change.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use super::super::rig::SYNC;
+use super::super::tree::{self, Editor, assert_same, assert_same_but, noise};
+use super::{Site, assert_idle, number, read};
+
+/// How many seeds a random test takes: more with `REPL_TEST_ROUNDS`.
+fn rounds(usual: u64) -> u64 {
+    std::env::var("REPL_TEST_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn a_tree_with_everything_is_copied_and_a_second_run_has_nothing_to_do() {
+    let site = Site::empty();
+    tree::small(&site.src());
+    tree::large(&site.src());
+    tree::touch(&site.src(), 1_234_567_890, 5);
+    let first = site.report("src dst");
+    assert_eq!(first["mode"], "stage", "{first}");
+    assert_same(&site.src(), &site.dst());
+    assert_eq!(number(&first, "bytes"), number(&first, "literal_bytes") + number(&first, "matched_bytes"), "{first}");
+
+    // The stage was ours alone, so each of its stamps can be trusted at once.
+    let second = site.report("--delete src dst");
+    assert_idle(&second);
+    assert_eq!(number(&second, "trusted_bytes"), number(&second, "bytes"), "{second}");
+    assert_eq!(second["mode"], "inplace", "{second}");
+    for options in ["--delete", "--stage --delete", "--inplace --delete --checksum", "-n --delete"] {
+        assert_eq!(site.ok(&format!("-i {options} src dst")), "", "{options}");
+        assert_idle(&site.report(&format!("{options} src dst")));
+        assert_same(&site.src(), &site.dst());
+    }
+}
+
+#[test]
+fn a_tree_in_place_of_nothing_is_a_copy_too() {
+    let site = Site::empty();
+    tree::small(&site.src());
+    site.ok("--inplace src dst");
+    assert_same(&site.src(), &site.dst());
+    assert_eq!(site.litter(), [".repl-sync-dst"]);
+}
+
+#[test]
+fn random_edits_arrive_in_both_modes() {
+    for seed in 0..rounds(6) {
+        let site = Site::empty();
+        tree::small(&site.src());
+        fs::write(site.src().join("long"), noise(1_500_000, 4)).unwrap();
+        let mut editor = Editor::new(&site.src(), seed);
+        for round in 0..4 {
+            for (destination, mode) in [("in", "--inplace"), ("st", "--stage")] {
+                let ran = site.run(&format!("{mode} --delete src {destination}"));
+                let path = site.rig.path(destination);
+                assert_eq!(ran.code, 0, "seed {seed}, round {round}, {mode}: {ran:?}\n{:#?}", editor.said);
+                let same = std::panic::catch_unwind(|| assert_same(&site.src(), &path));
+                assert!(same.is_ok(), "seed {seed}, round {round}, {mode}: {:#?}", editor.said);
+                let again = site.report(&format!("{mode} --delete src {destination}"));
+                assert_idle(&again);
+                assert_eq!(site.ok(&format!("{mode} -i --delete src {destination}")), "", "{mode}");
+            }
+            editor.said.clear();
+            editor.edit(60);
+        }
+    }
+}
+
+#[test]
+fn changed_pages_of_long_files_are_all_that_is_sent() {
+    let site = Site::empty();
+    tree::large(&site.src());
+    site.ok("src in");
+    site.ok("src st");
+    let open = |name: &str| File::options().write(true).open(site.src().join(name)).unwrap();
+    // Pages here and there, one of them across the end of a range, one the last.
+    for page in [0_u64, 77, 4095, 4096, 8000] {
+        open("33M").write_all_at(&noise(4096, page), page * 4096).unwrap();
+    }
+    open("16M+1").write_all_at(b"x", 16 << 20).unwrap();
+    open("16M").set_len((16 << 20) + 5000).unwrap();
+    open("16M-1").set_len(5_000_001).unwrap();
+    open("sparse").write_all_at(b"in the hole", 1 << 32).unwrap();
+    open("hollow").set_len(1 << 20).unwrap();
+    for (destination, mode) in [("in", "--inplace"), ("st", "--stage")] {
+        let report = site.report(&format!("{mode} --delete src {destination}"));
+        assert_same(&site.src(), &site.rig.path(destination));
+        let sent = number(&report, "literal_bytes");
+        assert!((1..200_000).contains(&sent), "{mode}: {report}");
+        assert!(number(&report, "wire_received_bytes") < 1 << 20, "{mode}: {report}");
+        assert_idle(&site.report(&format!("{mode} --delete src {destination}")));
+    }
+}
+
+#[test]
+fn what_the_source_does_not_have_stays_unless_it_is_to_go() {
+    for mode in ["--inplace", "--stage"] {
+        let site = Site::synced();
+        for name in ["extra", "dir/extra", "more/below/extra"] {
+            super::write(&site.dst().join(name), name);
+        }
+        fs::remove_file(site.src().join("a")).unwrap();
+        site.write("dir/b", "new");
+        let report = site.report(&format!("{mode} src dst"));
+        assert_eq!((number(&report, "deleted"), number(&report, "updated")), (0, 1), "{mode}: {report}");
+        for name in ["extra", "dir/extra", "more/below/extra", "a", "dir/b"] {
+            assert!(site.dst().join(name).exists(), "{mode}: {name}");
+        }
+        let report = site.report(&format!("{mode} --delete src dst"));
+        assert_eq!(number(&report, "deleted"), 6, "{mode}: {report}");
+        assert_same(&site.src(), &site.dst());
+    }
+}
+
+#[test]
+fn names_that_the_journal_changed_twice_are_right_in_the_end() {
+    // Each hot pass finds the same pages changed once more.
+    let site = Site::empty();
+    site.write("pages", noise(1_000_000, 1));
+    site.write("small", "1");
+    site.write("gone", "x");
+    site.ok("src dst");
+    fs::write(site.src().join("pages"), noise(1_000_000, 2)).unwrap();
+    let change = "n=$(cat passes 2>/dev/null || echo 0); echo $((n + 1)) >passes; \
+         printf \"%$((n * 700 + 3000))s\" \"$n\" | dd of=src/pages bs=1 seek=66000 conv=notrunc 2>/dev/null; \
+         printf 'small%s' \"$n\" >src/small; rm -f src/gone; mkdir -p src/gone; ln -sf \"$n\" src/link";
+    site.rig.ok(&format!(
+        "$SYNC --inplace --delete --max-downtime 1ms --start true --stop true --hook after-hot-pass='{}' src dst",
+        change.replace('\'', "'\\''")
+    ));
+    assert!(read(site.rig.path("passes")).trim().parse::<u32>().unwrap() >= 2);
+    assert_same(&site.src(), &site.dst());
+}
+
+#[test]
+fn somebody_who_is_not_root_copies_what_is_theirs() {
+    let site = Site::empty();
+    let (home, nobody) = (site.rig.path("home"), "65534");
+    for name in ["home", "home/src"] {
+        fs::create_dir_all(site.rig.path(name)).unwrap();
+    }
+    super::write(&home.join("src/dir/a"), noise(200_000, 1));
+    super::write(&home.join("src/b"), "b");
+    fs::hard_link(home.join("src/b"), home.join("src/c")).unwrap();
+    tree::attribute(&home.join("src/b"), "user.x", b"y");
+    tree::attribute(&home.join("src/dir"), "system.posix_acl_access", &tree::acl(5));
+    tree::chmod(&home.join("src/dir/a"), 0o400);
+    tree::chmod(&home.join("src/dir"), 0o555);
+    let script = format!("chown -hR {nobody}:{nobody} . && chmod 755 .. .");
+    assert!(Command::new("sh").args(["-c", &script]).current_dir(&home).status().unwrap().success());
+    let run = |arguments: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", nobody, "--regid", nobody, "--clear-groups", "sh", "-c"]);
+        command.arg(format!("\"$0\" {arguments}")).arg(copy_of_program(&site)).current_dir(&home);
+        super::Ran::from(command.output().unwrap())
+    };
+    for mode in ["--stage", "--inplace --delete", "--stage --delete"] {
+        let ran = run(&format!("{mode} src dst"));
+        assert_eq!(ran.code, 0, "{mode}: {ran:?}");
+        assert_same(&home.join("src"), &home.join("dst"));
+        let ran = run(&format!("-i {mode} src dst"));
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{mode}: {ran:?}");
+        super::write(&home.join("src/b"), mode);
+        fs::write(home.join("src/dir/a"), noise(200_000, mode.len() as u64)).unwrap();
+    }
+}
+
+/// The program where anybody may run it.
+fn copy_of_program(site: &Site) -> std::path::PathBuf {
+    let path = site.rig.path("repl-sync");
+    if !path.exists() {
+        fs::copy(SYNC, &path).unwrap();
+        tree::chmod(site.rig.root.path(), 0o755);
+    }
+    path
+}
+
+#[test]
+fn a_destination_whose_parent_is_not_ours_keeps_its_state_inside() {
+    let site = Site::some();
+    let program = copy_of_program(&site);
+    let (parent, dst) = (site.rig.path("parent"), site.rig.path("parent/dst"));
+    fs::create_dir_all(&dst).unwrap();
+    tree::chmod(&parent, 0o755);
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).args([&dst, &site.src()]).status().unwrap().success());
+    let run = |options: &[&str], from: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
+        super::Ran::from(command.args(options).arg(from).arg(&dst).output().unwrap())
+    };
+    for round in 0..3 {
+        site.write("dir/c.log", noise(100_000 + round, 2));
+        let ran = run(&["--delete"], &site.src());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_same(&site.src(), &dst);
+        assert!(dst.join(".repl-sync").is_dir() && !parent.join(".repl-sync-dst").exists());
+    }
+    run(&["--stage"], &site.src()).fails(13, "--inplace");
+    assert_same_but(&site.src(), &dst, |_| false);
+}
