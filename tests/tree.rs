@@ -36,7 +36,7 @@ pub(crate) fn name(bytes: impl AsRef<[u8]>) -> Name {
 pub(crate) fn entry(at: impl AsRef<[u8]>, kind: Kind) -> Entry {
     let stamp = Stamp { mtime: Moment { seconds: 1_000, nanos: 7 }, ..Stamp::default() };
     let (uid, gid) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
-    Entry { name: name(at), kind, mode: 0o750, uid, gid, links: 1, xattrs: Vec::new(), stamp }
+    Entry { name: name(at), kind, mode: 0o750, uid, gid, links: 1, xattrs: Vec::new(), allocated: 0, stamp }
 }
 
 pub(crate) fn write(tree: &Tree, at: impl AsRef<[u8]>, bytes: &[u8]) {

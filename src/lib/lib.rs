@@ -23,6 +23,23 @@
 //! them durable in groups; only then does the *site* move its position, and only then is there an acknowledgement. *Feed*
 //! runs the database's own apply, over durable bytes, behind it all and never in the way of it.
 //!
+//! `repl-sync` makes directories equal. Its two ends are one program; the one that has the destination asks:
+//!
+//! ```text
+//!    source                                       destination
+//!   ┌───────────────────────────────┐            ┌─────────────────────────────────────┐
+//!   │ SRC (only read)               │   asks     │  pass: list ─┐                      │
+//!   │   │                           │ <──────────── lines (workers) <─ walk of DST,   │
+//!   │   v                           │            │    │              pairs: what was   │
+//!   │ source: lists, digests, pages │ ──────────────> │              proven equal      │
+//!   │ errand: begin, stop, release  │   tells    │    v                                │
+//!   └───────────────────────────────┘            │  ground: a stage, or a journal      │
+//!                                                │    │ switch: exchanged, or replayed │
+//!                                                │    v                                │
+//!                                                │  DST, and its server                │
+//!                                                └─────────────────────────────────────┘
+//! ```
+//!
 //! # Floors
 //!
 //! A module imports its own floor or lower ones. `tests/tidy.rs` holds that.
@@ -63,6 +80,10 @@
 //! | after a sync the server is down, or was never stopped | [`engine::sync::server`]: what it recorded, and what it looks at |
 //! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
 //! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
+//! | a sync is slow, or reads what has not changed | [`engine::sync::pairs`]: what may be trusted unread; [`engine::sync::line`]: what is asked |
+//! | in which order a sync stops, switches and starts | [`engine::sync::drive`] |
+//! | a name is (not) part of a sync | [`rule::sync::filter`], [`engine::sync::profile`] |
+//! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |
 //! | a server is kept out of its directory (5) | [`engine::sync::marker`]; what brings it to an end: the `recover` of [`engine::sync::journal`] |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |

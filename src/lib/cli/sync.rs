@@ -46,11 +46,13 @@ const PAGE: usize = 4096;
 #[derive(Parser, Debug)]
 #[command(name = "repl-sync", version, help_expected = true)]
 pub struct Args {
-    /// DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR: its content becomes the content of DST
+    /// What is copied.
+    #[arg(help = "DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR: its content becomes the content of DST")]
     #[arg(value_name = "SRC", required_unless_present_any = ["server", "completions"])]
     pub source: Option<OsString>,
 
-    /// DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR; one of the two is here
+    /// What becomes equal to it.
+    #[arg(help = "DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR; one of the two is here")]
     #[arg(value_name = "DST", required_unless_present_any = ["server", "replay", "rollback", "replicas", "completions"])]
     pub destination: Option<OsString>,
 

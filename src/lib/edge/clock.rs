@@ -2,7 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,6 +21,12 @@ pub fn now() -> Time {
 /// When a file was last written.
 pub fn written(metadata: &Metadata) -> Time {
     Time(metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1000))
+}
+
+/// How long this thread has computed: a limit to that is the same on a busy machine.
+pub fn computed() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(spent.tv_sec).unwrap_or_default(), u32::try_from(spent.tv_nsec).unwrap_or_default())
 }
 
 /// Now, by the clock that inode times are taken from (`CLOCK_REALTIME_COARSE`): a change after this call has a time that

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::iter::Peekable;
+use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{self, AtFlags, RenameFlags, StatxAttributes, StatxFlags};
@@ -56,8 +57,18 @@ fn copy(from: &File, to: &File) -> io::Result<()> {
     if length == 0 || fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
+    copy_range(from, to, 0..length)?;
+    if to.metadata()?.len() < length {
+        to.set_len(length)?;
+    }
+    Ok(())
+}
+
+/// Copies a range of one open file to the same place in another, where there must be nothing yet: holes stay what is
+/// there. Blocks are shared where the file system can.
+pub fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
     let mut by_kernel = true;
-    for range in blocks::data(from, 0, length)? {
+    for range in blocks::data(from, range.start, range.end)? {
         let range = range?;
         let mut at = range.start;
         if by_kernel {
@@ -66,9 +77,6 @@ fn copy(from: &File, to: &File) -> io::Result<()> {
             by_kernel = at == range.end;
         }
         copy_by_hand(from, to, at, range.end)?;
-    }
-    if to.metadata()?.len() < length {
-        to.set_len(length)?;
     }
     Ok(())
 }

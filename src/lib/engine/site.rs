@@ -46,6 +46,9 @@ pub const SEGMENTS: &str = "segments.jsonl";
 /// See the module.
 pub const HISTORY: &str = "history.jsonl";
 
+/// What speaks of the log that lies there, and goes when that is replaced.
+pub const HELD: [&str; 5] = [APPLIED, MANIFEST, SEGMENTS, ORIGIN, POSITION];
+
 /// What was pinned at the first attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {

@@ -14,6 +14,7 @@
 //! uid, gid  u32, u32
 //! links     u32   names that the inode has
 //! xattrs    u32   how many, then name and value of each: texts, sorted by name
+//! allocated u64   bytes that its content takes on the disk: fewer than its size where it has holes
 //! stamp     48 bytes: device u64, inode u64, size u64, mtime (i64 s, u32 ns), ctime (i64 s, u32 ns)
 //! ```
 
@@ -87,6 +88,8 @@ pub struct Entry {
     pub links: u32,
     /// Extended attributes, ACLs among them, sorted by name.
     pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Bytes that its content takes on the disk.
+    pub allocated: u64,
     /// Size, times and identity.
     pub stamp: Stamp,
 }
@@ -122,6 +125,7 @@ impl Entry {
             put_text(out, name);
             put_text(out, value);
         }
+        out.extend(self.allocated.to_le_bytes());
         self.stamp.print(out);
     }
 
@@ -153,7 +157,8 @@ impl Entry {
             }
             xattrs.push((name.into(), reader.text(XATTR_MAX)?.into()));
         }
-        Some(Entry { name, kind, mode, uid, gid, links, xattrs, stamp: Stamp::parse(reader)? })
+        let allocated = reader.u64()?;
+        Some(Entry { name, kind, mode, uid, gid, links, xattrs, allocated, stamp: Stamp::parse(reader)? })
     }
 }
 
@@ -208,6 +213,7 @@ mod tests {
             gid: 9,
             links: 2,
             xattrs,
+            allocated: 512,
             stamp,
         }
     }

@@ -12,6 +12,7 @@ use super::ends;
 use crate::cli::report;
 use crate::engine::sync::drive::Report;
 use crate::rule::sync::wire::ask::Say;
+use crate::value::position::Position;
 
 /// What the operator was told.
 pub struct Told {
@@ -73,6 +74,8 @@ pub fn object(done: &Report) -> Value {
         "trusted_bytes": counts.trusted,
         "wire_sent_bytes": done.wire.0,
         "wire_received_bytes": done.wire.1,
+        "last_literal_bytes": done.last_literal,
+        "position": done.position,
         "downtime_seconds": done.downtime.map(seconds),
         "seconds": seconds(done.took),
     })
@@ -83,12 +86,16 @@ pub fn report(args: &Args, text: &[u8]) -> Result<()> {
     if args.json {
         return report::print(&[text, b"\n"].concat());
     }
-    let Ok(report) = serde_json::from_slice::<Value>(text) else {
+    let Ok(done) = serde_json::from_slice::<Value>(text) else {
         return Ok(());
     };
-    let number = |key: &str| report[key].as_u64().unwrap_or_default();
-    if let (Some(seconds), false) = (report["downtime_seconds"].as_f64(), args.talk.quiet) {
+    let number = |key: &str| done[key].as_u64().unwrap_or_default();
+    if let (Some(seconds), false) = (done["downtime_seconds"].as_f64(), args.talk.quiet) {
         ends::say(&format!("the server was down for {seconds:.3} s"));
+    }
+    // It may be a far end's word.
+    if let Some(position) = done["position"].as_str().and_then(|text| text.parse::<Position>().ok()) {
+        report::print(format!("{position}\n").as_bytes())?;
     }
     if args.talk.verbose {
         ends::say(&format!(
@@ -102,7 +109,7 @@ pub fn report(args: &Args, text: &[u8]) -> Result<()> {
             number("matched_bytes"),
             number("trusted_bytes"),
             number("wire_sent_bytes") + number("wire_received_bytes"),
-            report["seconds"].as_f64().unwrap_or_default(),
+            done["seconds"].as_f64().unwrap_or_default(),
         ));
     }
     Ok(())

@@ -70,6 +70,7 @@ fn once(
         gid: stat.st_gid,
         links: stat.st_nlink as u32,
         xattrs: attributes()?,
+        allocated: stat.st_blocks.cast_unsigned() * 512,
         stamp: stamp(&stat),
     }))
 }

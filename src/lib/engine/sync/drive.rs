@@ -7,6 +7,7 @@
 //! its check, stays down, and the operator decides.
 
 mod guard;
+mod last;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use self::last::Stopped;
 use super::ground::Ground;
 use super::history;
 use super::journal::recover::recover;
@@ -22,21 +24,17 @@ use super::ledger::{Counts, Unsettled};
 use super::marker;
 use super::pass::Manner;
 use super::profile::Profile;
-use super::receiver::{Desk, Link, Operator, Passed, Passes, wait_for_tick};
+use super::receiver::{Desk, Link, Operator, Passes, wait_for_tick};
 use super::server::{Commands, Server};
-use super::source::Laid;
 use super::state::State;
 use super::target::Target;
 use crate::edge::clock;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
 use crate::rule::sync::filter::{Filter, Verdict};
-use crate::rule::sync::wire::ask::{Errand, Say};
+use crate::rule::sync::wire::ask::Say;
 use crate::value::exit::{Code, Failure, code_of};
-use crate::value::name::Name;
 
-/// Passes that try to settle what changes while it is read, before that is an error.
-const TRIES: usize = 4;
 /// Hot passes at most.
 const HOT_MAX: u64 = 8;
 /// A hot pass that takes more than this part of the one before it does not shrink any more.
@@ -99,6 +97,8 @@ pub struct Report {
     pub mode: Option<&'static str>,
     /// From the stop of the server to its start.
     pub downtime: Option<Duration>,
+    /// Bytes that came while the server was down.
+    pub last_literal: u64,
     /// From where on the copy needs log.
     pub position: Option<String>,
     /// All of it.
@@ -179,12 +179,17 @@ impl Drive<'_> {
         }
         recover(&self.destination)?;
         let state = State::open(&self.destination)?;
-        self.guard_database(&look)?;
         let run = format!("{:016x}", fastrand::u64(..));
         let mut server =
             Server::new(self.profile, self.options.commands.clone(), state.dir(), &self.destination, &run)?;
-        self.hook("before-sync")?;
-        self.sync(&state, &mut server)?;
+        let warmed = self
+            .guard_database(&look)
+            .and_then(|()| server.guard_role())
+            .and_then(|()| self.hook("before-sync"))
+            .and_then(|()| self.warm(&state));
+        // A run that was killed may have left the server down.
+        let (ground, trusts) = warmed.map_err(|error| brought_back(&mut server, &self.may_start(), error))?;
+        self.sync(&state, &mut server, ground, trusts)?;
         self.hook("after-sync").map_err(done_already)
     }
 
@@ -252,7 +257,8 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn sync(&mut self, state: &State, server: &mut Server) -> Result<()> {
+    /// All that is done while the destination's server runs.
+    fn warm<'s>(&mut self, state: &'s State) -> Result<(Ground<'s>, bool)> {
         let mode = self.mode(state)?;
         self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
         let ground = Ground::prepare(mode, state, &self.destination, &self.filter, self.options.manner.dress)?;
@@ -263,11 +269,20 @@ impl Drive<'_> {
             self.hot(state, &ground, &mut trusts)?;
             ground.settle()?;
         }
+        Ok((ground, trusts))
+    }
+
+    /// Whether a server may be started on the destination.
+    fn may_start(&self) -> impl Fn() -> Result<()> + use<> {
         let place = self.destination.clone();
-        let may_start = move || marker::guard(&place);
-        let stopped = Stopped { began: Instant::now(), was_running: false };
+        move || marker::guard(&place)
+    }
+
+    fn sync(&mut self, state: &State, server: &mut Server, ground: Ground, trusts: bool) -> Result<()> {
+        let may_start = self.may_start();
+        let stopped = Stopped { began: Instant::now(), was_running: false, streams: Vec::new() };
         let last = self.last(state, server, &ground, stopped, trusts);
-        let (stopped, source) = match last {
+        let (mut stopped, source) = match last {
             Ok(done) => done,
             Err(error) => return Err(brought_back(server, &may_start, error)),
         };
@@ -275,10 +290,11 @@ impl Drive<'_> {
         let switched = self
             .hook("before-switch")
             .and_then(|()| server.confirm_down())
-            .and_then(|()| ground.switch(state, &self.filter, &source, self.options.keeps_old));
+            .and_then(|()| ground.switch(state, &self.filter, self.profile, &source, self.options.keeps_old));
         if let Err(error) = switched {
             return Err(brought_back(server, &may_start, error));
         }
+        stopped.streams.clear();
         self.remember(state, &source)?;
         self.wake(server, &may_start, &stopped)
     }
@@ -311,72 +327,6 @@ impl Drive<'_> {
             before = Some(passed.took);
         }
         Ok(())
-    }
-
-    /// The source holds still, the server is stopped, and what changed since is read.
-    fn last(
-        &mut self,
-        state: &State,
-        server: &mut Server,
-        ground: &Ground,
-        mut stopped: Stopped,
-        trusts: bool,
-    ) -> Result<(Stopped, String)> {
-        let begun = self.desk().errand(Errand::Begin, &[])?;
-        let has = |key: &str| begun.iter().any(|(name, _)| name.bytes() == key.as_bytes());
-        (self.may_change, self.needs_recovery) = (has("may-change"), has("needs-recovery"));
-        self.hook("before-stop")?;
-        stopped.began = Instant::now();
-        server.stop()?;
-        stopped.was_running = server.was_stopped_by_us();
-        self.hook("after-stop")?;
-        let late = self.profile.names().late;
-        let phases: Vec<Filter> = late.iter().map(|pattern| matching(&[pattern])).collect::<Result<_>>()?;
-        let phase_of =
-            |name: &Name| phases.iter().position(|phase| phase.leaves_out(name, false) || phase.leaves_out(name, true));
-        let mut laid = Laid::new();
-        let mut source = String::new();
-        for phase in 0..=phases.len() {
-            if phase == 1 || phases.is_empty() {
-                laid = self.desk().errand(Errand::Stop, &[])?;
-            }
-            source = self.settle(
-                state,
-                ground,
-                &|name| phase_of(name).map_or(0, |at| at + 1) == phase,
-                trusts || phase > 0,
-            )?;
-        }
-        self.desk().errand(Errand::Release, &[])?;
-        for (name, bytes) in &laid {
-            ground.lay(name, bytes, self.options.manner.dress)?;
-        }
-        ground.drop_names(&matching(self.profile.names().dropped)?)?;
-        Ok((stopped, source))
-    }
-
-    /// Passes until everything of some names is settled.
-    fn settle(
-        &mut self,
-        state: &State,
-        ground: &Ground,
-        turnout: &(dyn Fn(&Name) -> bool + Sync),
-        trusts: bool,
-    ) -> Result<String> {
-        let mut trusts = trusts;
-        let mut tries = 1;
-        loop {
-            let mut passes = self.passes(Some(state.dir()))?;
-            passes.manner.trusts_pending = trusts;
-            let Passed { counts, unsettled, source, .. } = passes.run(ground.target(), turnout)?;
-            trusts = true;
-            self.report.passes += 1;
-            self.report.counts.add(&counts);
-            if unsettled.count == 0 || tries == TRIES {
-                return settled(&unsettled).map(|()| source);
-            }
-            tries += 1;
-        }
     }
 
     /// What was done, when and why, stays in the state directory.
@@ -412,7 +362,11 @@ impl Drive<'_> {
         hooked?;
         if started {
             self.hook("after-start").map_err(done_already)?;
-            server.check().map_err(|error| self.stays(error))?;
+            server.check().map_err(|error| {
+                // Nobody is to use what does not work; the next run starts it again.
+                let error = self.stays(error);
+                if let Err(failed) = server.stop() { error.context(format!("{failed:#}")) } else { error }
+            })?;
         }
         Ok(())
     }
@@ -428,12 +382,6 @@ impl Drive<'_> {
         };
         error.context(failure)
     }
-}
-
-/// Since when the server was down.
-struct Stopped {
-    began: Instant,
-    was_running: bool,
 }
 
 /// Before the switch: the server runs on the old directory again.

@@ -14,6 +14,8 @@ pub struct Facts {
     pub marks: Vec<(String, String)>,
     /// How far it has come: timeline and place, where they can be compared between a master and its replica.
     pub place: Option<(u64, u64)>,
+    /// Timelines that it has left for the one it is on, and the places where.
+    pub left: Vec<(u64, u64)>,
 }
 
 /// How a destination's database stands to the source's.
@@ -25,7 +27,7 @@ pub enum Relation {
     Unknown,
     /// It is another one: what says so.
     Other(String),
-    /// It is the same one, and has come further.
+    /// It is the same one, and has come further, or has gone another way.
     Newer(String),
 }
 
@@ -34,6 +36,7 @@ impl Facts {
     pub fn print(&self) -> String {
         let mut words: Vec<_> = self.marks.iter().map(|(of, value)| format!("{} {}", word(of), word(value))).collect();
         words.extend(self.place.map(|(timeline, place)| format!("at {timeline}:{place}")));
+        words.extend(self.left.iter().map(|(timeline, place)| format!("left {timeline}:{place}")));
         words.join(" ")
     }
 
@@ -44,8 +47,13 @@ impl Facts {
         while let Some(first) = words.next() {
             let (of, value) = (unword(first)?, words.next()?);
             match (of.as_str(), value.split_once(':')) {
-                ("at", Some((timeline, place))) => {
-                    facts.place = Some((timeline.parse().ok()?, place.parse().ok()?));
+                ("at" | "left", Some((timeline, place))) => {
+                    let place = (timeline.parse().ok()?, place.parse().ok()?);
+                    if of == "at" {
+                        facts.place = Some(place);
+                    } else {
+                        facts.left.push(place);
+                    }
                 }
                 _ => facts.marks.push((of, unword(value)?)),
             }
@@ -59,6 +67,16 @@ impl Facts {
         let common: Vec<_> = self.marks.iter().filter_map(|(of, value)| Some((of, value, theirs(of)?))).collect();
         if let (Some((of, ours, theirs)), false) = (common.first(), common.iter().any(|(_, a, b)| a == b)) {
             return Relation::Other(format!("{} is {} there and {} here", show(of), show(theirs), show(ours)));
+        }
+        let fork = |ours: u64| source.left.iter().find(|(timeline, _)| *timeline == ours).map(|(_, fork)| *fork);
+        if let Some((ours, fork)) =
+            self.place.and_then(|ours| Some((ours, fork(ours.0)?))).filter(|(at, fork)| at.1 >= *fork)
+        {
+            let (at, fork) = (place(ours.1), place(fork));
+            return Relation::Newer(format!(
+                "it went on to {at} on timeline {}, which the source left at {fork}",
+                ours.0
+            ));
         }
         match (self.place, source.place) {
             (Some(ours), Some(theirs)) if ours > theirs => Relation::Newer(format!(
@@ -85,7 +103,7 @@ impl Relation {
         let text = match self {
             Relation::Same | Relation::Unknown => return Ok(()),
             Relation::Other(why) => format!("{destination} holds another database: {why}"),
-            Relation::Newer(why) => format!("{destination} is newer than the source: {why}"),
+            Relation::Newer(why) => format!("{destination} has what the source has not: {why}"),
         };
         let hint = "are source and destination the right way round? --adopt overwrites it nevertheless";
         Err(Failure::new(Code::Guarded, text).hint(hint).into())
@@ -98,7 +116,11 @@ mod tests {
     use crate::value::exit::code_of;
 
     fn facts(marks: &[(&str, &str)], place: Option<(u64, u64)>) -> Facts {
-        Facts { marks: marks.iter().map(|(of, value)| ((*of).to_owned(), (*value).to_owned())).collect(), place }
+        Facts {
+            marks: marks.iter().map(|(of, value)| ((*of).to_owned(), (*value).to_owned())).collect(),
+            place,
+            left: Vec::new(),
+        }
     }
 
     #[test]
@@ -108,7 +130,9 @@ mod tests {
         {
             assert_eq!(Facts::parse(&some.print()), Some(some));
         }
-        for bad in ["a", "at x:1", "at 1:-", "a %zz", &"a b ".repeat(TEXT_MAX)] {
+        let left = Facts { left: vec![(1, 7), (2, 9)], ..facts(&[], Some((3, 8))) };
+        assert_eq!(Facts::parse(&left.print()), Some(left));
+        for bad in ["a", "left 1:x", "at x:1", "at 1:-", "a %zz", &"a b ".repeat(TEXT_MAX)] {
             assert_eq!(Facts::parse(bad), None);
         }
     }
@@ -125,6 +149,11 @@ mod tests {
             assert!(matches!(newer, Relation::Newer(_)), "{newer:?}");
             assert_eq!(code_of(&newer.guard("/d").unwrap_err()), Code::Guarded);
         }
+        // A promotion at 50 of timeline 1: whoever went on there has what nobody else has.
+        let heir = Facts { left: vec![(1, 50)], ..facts(&[("system", "7")], Some((2, 60))) };
+        assert_eq!(facts(&[("system", "7")], Some((1, 49))).relation(&heir), Relation::Same);
+        let gone_on = facts(&[("system", "7")], Some((1, 50))).relation(&heir);
+        assert!(matches!(&gone_on, Relation::Newer(why) if why.contains("left at 0/32")), "{gone_on:?}");
         let other = facts(&[("system", "8")], Some((9, 9))).relation(&master);
         assert!(matches!(&other, Relation::Other(why) if why == "system is 7 there and 8 here"), "{other:?}");
         assert_eq!(code_of(&other.guard("/d").unwrap_err()), Code::Guarded);

@@ -9,10 +9,12 @@ use parking_lot::Mutex;
 use super::drive::Mode;
 use super::journal::Journal;
 use super::journal::op::Op;
+use super::profile::Profile;
 use super::receiver::refresh_pairs;
 use super::stage::{self, Stage};
 use super::state::State;
-use super::target::Target;
+use super::streams;
+use super::target::{Basis, Target};
 use crate::edge::clock;
 use crate::edge::tree::{Dress, Tree};
 use crate::rule::sync::filter::Filter;
@@ -79,22 +81,34 @@ impl Ground<'_> {
         let root = target.tree().look(&name.parent())?;
         let (uid, gid) = root.map_or((0, 0), |root| (root.uid, root.gid));
         let stamp = Stamp { size: bytes.len() as u64, mtime: clock::coarse_now(), ..Stamp::default() };
-        let entry =
-            Entry { name: name.clone(), kind: Kind::File, mode: 0o600, uid, gid, links: 1, xattrs: Vec::new(), stamp };
+        let entry = Entry {
+            name: name.clone(),
+            kind: Kind::File,
+            mode: 0o600,
+            uid,
+            gid,
+            links: 1,
+            xattrs: Vec::new(),
+            allocated: 0,
+            stamp,
+        };
         let old = target.tree().look(name)?;
-        let sink = target.sink(&entry, old.as_ref())?;
+        let (sink, basis) = (target.sink(&entry, old.as_ref())?, Basis::default());
         for (number, piece) in bytes.chunks(merkle::GROUP as usize).enumerate() {
-            target.write(&sink, number as u64 * merkle::GROUP, piece)?;
+            target.write(&sink, &basis, number as u64 * merkle::GROUP, piece)?;
         }
-        target.finish(&sink, &entry, old.as_ref(), *blake3::hash(bytes).as_bytes(), dress).map(drop)
+        target.finish(&sink, &basis, &entry, old.as_ref(), *blake3::hash(bytes).as_bytes(), dress).map(drop)
     }
 
-    /// Names that would mislead a server on the new content go with the switch.
-    pub fn drop_names(&self, dropped: &Filter) -> Result<()> {
+    /// Names that would mislead a server, or a receiver of log, on the new content go with the switch.
+    pub fn drop_names(&self, dropped: &Filter, profile: Profile) -> Result<()> {
         let Ground::Journal(tree, journal, _) = self else {
             // A stage never gets them.
             return Ok(());
         };
+        for name in streams::stale(profile, tree)? {
+            journal.add(Op::Remove { name, is_directory: false })?;
+        }
         if dropped.is_empty() {
             return Ok(());
         }
@@ -112,10 +126,13 @@ impl Ground<'_> {
     }
 
     /// Puts the new content in its place.
-    pub fn switch(self, state: &State, filter: &Filter, source: &str, keeps_old: bool) -> Result<()> {
+    pub fn switch(self, state: &State, filter: &Filter, profile: Profile, source: &str, keeps_old: bool) -> Result<()> {
         match self {
             Ground::Stage(stage) => {
                 stage.carry(filter)?;
+                for name in streams::stale(profile, stage.tree())? {
+                    stage.tree().remove(&name, false)?;
+                }
                 stage.tree().sync()?;
                 stage.switch(keeps_old)
             }

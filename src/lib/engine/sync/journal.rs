@@ -148,6 +148,11 @@ impl Journal {
         inner.log.op(slot).ok().map(Arc::new)
     }
 
+    /// Whether a name gets a staged file.
+    pub fn is_staged(&self, name: &Name) -> bool {
+        self.inner.lock().log.slots().get(name).is_some_and(|slot| slot.staged.is_some())
+    }
+
     /// Adds changed bytes, at most [`op::EXTENT_MAX`]: where they are in the blob, and their CRC32C.
     pub fn store(&self, bytes: &[u8]) -> Result<(u64, u32)> {
         self.blob.store(bytes)

@@ -1,12 +1,16 @@
 //! The receiving end's workers. Each has a line to the other end: one question is open on it at a time, and while one
 //! worker waits the others go on, so that no file costs a round trip of its own.
 
+mod moved;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
 use parking_lot::Mutex;
+
+use moved::Moves;
 
 use super::channel::Sender;
 use super::ledger::{Ledger, Outcome};
@@ -34,6 +38,15 @@ pub struct Work {
     cvs: Mutex<Vec<Cv>>,
     trouble: Mutex<Option<Cause>>,
     literal: AtomicU64,
+    moves: Moves,
+}
+
+/// A group that is not what the source has, and where what is like it may be in the old content: at its own offset unless
+/// bytes moved.
+#[derive(Clone, Copy)]
+struct Lack {
+    number: usize,
+    from: u64,
 }
 
 /// What a worker does next.
@@ -49,6 +62,7 @@ impl Work {
     pub fn new(turn: u64, new: Entry, old: Option<Entry>, basis: Basis) -> Work {
         let ranges = merkle::parts(new.stamp.size, RANGE);
         Work {
+            moves: Moves::new(basis.size(), new.stamp.size),
             turn,
             basis,
             sink: Mutex::default(),
@@ -201,7 +215,7 @@ impl Line<'_, '_> {
                 if !self.is_dry {
                     let sink = self.sink(work)?;
                     if !bytes.is_empty() {
-                        self.target.write(&sink, 0, &bytes)?;
+                        self.target.write(&sink, &work.basis, 0, &bytes)?;
                     }
                 }
                 // Its length goes with its bytes: what was listed before may be older.
@@ -223,7 +237,8 @@ impl Line<'_, '_> {
     /// cv of the range.
     fn range(&self, work: &Work, offset: u64) -> Result<()> {
         let part = work.part(offset);
-        let done = if work.basis.size() <= offset { self.fetch(work, &part) } else { self.compare(work, &part) };
+        let is_all_new = work.basis.size() <= offset && !work.moves.are_known();
+        let done = if is_all_new { self.fetch(work, &part) } else { self.compare(work, &part) };
         let cv = done?;
         self.ledger.advance(part.length);
         if let Some(cv) = cv {
@@ -248,22 +263,40 @@ impl Line<'_, '_> {
         }
         work.hold(&stamp);
         own.resize(theirs.len(), [0; 32]);
-        let differs = |(number, short): (usize, &[u8; SHORT])| (own[number][..SHORT] != short[..]).then_some(number);
-        let different: Vec<usize> = theirs.iter().enumerate().filter_map(differs).collect();
-        if !different.is_empty() && !self.patch(work, part, &different, &mut own)? {
+        let differs = |(number, short): (usize, &[u8; SHORT])| {
+            (own[number][..SHORT] != short[..]).then_some(Lack { number, from: part.offset + number as u64 * GROUP })
+        };
+        let mut lacking: Vec<Lack> = theirs.iter().enumerate().filter_map(differs).collect();
+        let was_moved = self.seek(work, part, &theirs, &mut lacking, &mut own)?;
+        if Self::is_searched(work, part, &lacking) {
+            return self.search(work, part, &mut own);
+        }
+        let mut is_laid = true;
+        if !lacking.is_empty() {
+            match self.patch(work, part, &lacking, &mut own)? {
+                Some(is_right) => is_laid = is_right,
+                None => return Ok(None),
+            }
+        }
+        let cv = merkle::fold(&own, part.size <= RANGE);
+        if was_moved && (!is_laid || cv != proof) && !self.is_dry {
+            return self.fetch_again(work, part);
+        }
+        if !is_laid {
+            self.distrust(work);
             return Ok(None);
         }
-        self.prove(work, part, &own, &proof)
+        Ok(self.prove(work, part, &own, &proof))
     }
 
     /// What is here of a range must have the source's cv; where the source was changing, it need not.
-    fn prove(&self, work: &Work, part: &Part, own: &[Cv], proof: &Cv) -> Result<Option<Cv>> {
+    fn prove(&self, work: &Work, part: &Part, own: &[Cv], proof: &Cv) -> Option<Cv> {
         let cv = merkle::fold(own, part.size <= RANGE);
         if cv == *proof || self.is_dry {
-            return Ok(Some(cv));
+            return Some(cv);
         }
         self.distrust(work);
-        Ok(None)
+        None
     }
 
     /// What is here now is not what the source has, though short digests said so. Where the source did not change, two
@@ -275,43 +308,40 @@ impl Line<'_, '_> {
         work.changed();
     }
 
-    /// Fetches the pages that differ of some groups; `own` gets the cvs of the groups as they are now. False when the
-    /// source could not say.
-    fn patch(&self, work: &Work, part: &Part, different: &[usize], own: &mut [Cv]) -> Result<bool> {
+    /// Fetches the pages that differ of some groups; `own` gets the cvs of the groups as they are now. False when some are
+    /// not what the source has, `None` when the source could not say.
+    fn patch(&self, work: &Work, part: &Part, lacking: &[Lack], own: &mut [Cv]) -> Result<Option<bool>> {
         let mut buffer = vec![0; GROUP as usize];
-        let mut groups = Vec::with_capacity(different.len());
-        for number in different {
-            let offset = part.offset + *number as u64 * GROUP;
-            let count = work.basis.read(&self.target, offset, &mut buffer)?;
+        let mut groups = Vec::with_capacity(lacking.len());
+        for lack in lacking {
+            let offset = part.offset + lack.number as u64 * GROUP;
+            let length = GROUP.min(part.offset + part.length - offset) as usize;
+            let count = work.basis.read(&self.target, lack.from, &mut buffer[..length])?;
             groups.push(Pages { offset, digests: buffer[..count].chunks(self.page).map(merkle::page).collect() });
         }
         self.ask(&Ask::Pages(part.clone(), self.page as u32, groups))?;
-        let (mut expected, mut is_laid) = (different.iter(), true);
+        let (mut expected, mut is_laid) = (lacking.iter(), true);
         loop {
             match self.hear()? {
                 Tell::Patches(patches) => {
                     for patch in patches {
-                        let Some(number) =
-                            expected.next().filter(|number| part.offset + **number as u64 * GROUP == patch.offset)
-                        else {
+                        let is_its = |lack: &&Lack| part.offset + lack.number as u64 * GROUP == patch.offset;
+                        let Some(lack) = expected.next().filter(is_its) else {
                             return Err(corrupt("a patch of another group"));
                         };
-                        match self.lay(work, part, &patch, &mut buffer)? {
-                            Some(cv) => own[*number] = cv,
+                        match self.lay(work, part, &patch, lack.from, &mut buffer)? {
+                            Some(cv) => own[lack.number] = cv,
                             None => is_laid = false,
                         }
                     }
                 }
                 Tell::Done(stamp, _) if expected.len() == 0 => {
                     work.hold(&stamp);
-                    if !is_laid {
-                        self.distrust(work);
-                    }
-                    return Ok(is_laid);
+                    return Ok(Some(is_laid));
                 }
                 Tell::Gone(why) => {
                     work.trouble(why);
-                    return Ok(false);
+                    return Ok(None);
                 }
                 _ => return Err(corrupt("not the pages of a range")),
             }
@@ -320,9 +350,9 @@ impl Line<'_, '_> {
 
     /// Lays a patch over the group that is here, proves the result, and writes what is new; `None` when the result is not
     /// what the source has.
-    fn lay(&self, work: &Work, part: &Part, patch: &Patch, buffer: &mut [u8]) -> Result<Option<Cv>> {
+    fn lay(&self, work: &Work, part: &Part, patch: &Patch, from: u64, buffer: &mut [u8]) -> Result<Option<Cv>> {
         let length = GROUP.min(part.offset + part.length - patch.offset) as usize;
-        let count = work.basis.read(&self.target, patch.offset, &mut buffer[..length])?;
+        let count = work.basis.read(&self.target, from, &mut buffer[..length])?;
         buffer[count..length].fill(0);
         let is_hole = patch.bytes.is_empty();
         let mut bytes = patch.bytes.as_slice();
@@ -345,8 +375,10 @@ impl Line<'_, '_> {
             return Ok(None);
         }
         work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
-        if !self.is_dry {
-            self.write_pages(work, patch, is_hole, &buffer[..length])?;
+        match from == patch.offset {
+            _ if self.is_dry => {}
+            false if !is_hole => self.write_moved(work, patch.offset, &buffer[..length])?,
+            _ => self.write_pages(work, patch, is_hole, &buffer[..length])?,
         }
         Ok(Some(cv))
     }
@@ -354,7 +386,7 @@ impl Line<'_, '_> {
     fn write_pages(&self, work: &Work, patch: &Patch, is_hole: bool, group: &[u8]) -> Result<()> {
         let sink = self.sink(work)?;
         if is_hole {
-            return self.target.hole(&sink, patch.offset, group.len() as u64, false);
+            return self.target.hole(&sink, &work.basis, patch.offset, group.len() as u64, false);
         }
         let pages = group.len().div_ceil(self.page);
         let mut page = 0;
@@ -362,7 +394,7 @@ impl Line<'_, '_> {
             let run = (page..pages).take_while(|page| patch.pages & 1 << page != 0).count();
             if run > 0 {
                 let place = page * self.page..((page + run) * self.page).min(group.len());
-                self.target.write(&sink, patch.offset + place.start as u64, &group[place])?;
+                self.target.write(&sink, &work.basis, patch.offset + place.start as u64, &group[place])?;
             }
             page += run + 1;
         }
@@ -383,7 +415,7 @@ impl Line<'_, '_> {
                 Tell::Data(offset, bytes) if offset == at && bytes.len() as u64 <= end - at && offset % GROUP == 0 => {
                     for group in bytes.chunks(GROUP as usize) {
                         own.push(merkle::group(at, group));
-                        self.target.write(&sink, at, group)?;
+                        self.target.write(&sink, &work.basis, at, group)?;
                         at += group.len() as u64;
                     }
                     work.literal.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -391,16 +423,17 @@ impl Line<'_, '_> {
                 Tell::Hole(offset, length)
                     if offset == at && (1..=end - at).contains(&length) && offset % GROUP == 0 =>
                 {
-                    let zeros = [0; GROUP as usize];
+                    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
                     for begin in (at..at + length).step_by(GROUP as usize) {
-                        own.push(merkle::group(begin, &zeros[..GROUP.min(at + length - begin) as usize]));
+                        own.push(merkle::group(begin, &ZEROS[..GROUP.min(at + length - begin) as usize]));
                     }
-                    self.target.hole(&sink, at, length, work.basis.size() <= at)?;
+                    let is_new = work.basis.size() <= at && !work.moves.are_over();
+                    self.target.hole(&sink, &work.basis, at, length, is_new)?;
                     at += length;
                 }
                 Tell::Done(stamp, proof) if at == end => {
                     work.hold(&stamp);
-                    return self.prove(work, part, &own, &proof);
+                    return Ok(self.prove(work, part, &own, &proof));
                 }
                 Tell::Gone(why) => {
                     work.trouble(why);
@@ -433,7 +466,7 @@ impl Line<'_, '_> {
         let here = match (is_changed, self.is_dry) {
             (true, false) => {
                 let sink = sink.map_or_else(|| self.target.sink(&new, old).map(Arc::new), Ok)?;
-                self.target.finish(&sink, &new, old, digest, self.dress)?
+                self.target.finish(&sink, &work.basis, &new, old, digest, self.dress)?
             }
             (false, false) => self.target.keep(&new, old, digest, self.dress)?,
             (_, true) => Stamp::default(),

@@ -60,6 +60,8 @@ pub struct Pass<'a, 'l> {
     pub manner: Manner,
     /// For which names.
     pub turnout: Turnout<'a>,
+    /// Bytes that the destination's file system still has for new files.
+    pub room: u64,
     /// Names of which those that are here stay.
     pub kept: &'a Filter,
     /// The kind of database.
@@ -80,6 +82,8 @@ struct Rest {
     /// Files here that have several names, and which file of the source each is.
     taken: HashMap<(u64, u64), (u64, u64)>,
     turn: u64,
+    /// Bytes that new files take.
+    needed: u64,
 }
 
 impl Rest {
@@ -259,6 +263,7 @@ impl Pass<'_, '_> {
     /// Something other than a directory.
     fn put(&self, new: Entry, old: Option<Entry>, rest: &mut Rest, batch: &mut Batch<'_>) -> Result<()> {
         if new.is_file() {
+            self.reserve(&new, old.as_ref(), rest)?;
             let basis = match self.ledger.is_distrusted(&new.name) {
                 true => Basis::default(),
                 false => self.target.basis(&new.name, old.as_ref())?,
@@ -289,6 +294,20 @@ impl Pass<'_, '_> {
             (Target::Journal(_, journal), true) => journal.add(Op::Dress(new)),
             (Target::Journal(_, journal), false) => journal.add(Op::Make(new)),
         }
+    }
+
+    /// What cannot fit is refused before it has filled the disk.
+    fn reserve(&self, new: &Entry, old: Option<&Entry>, rest: &mut Rest) -> Result<()> {
+        if self.manner.is_dry || self.target.pending(&new.name).is_some() {
+            return Ok(());
+        }
+        rest.needed += new.allocated.saturating_sub(old.map_or(0, |old| old.allocated));
+        if rest.needed > self.room {
+            let text =
+                format!("the destination needs {} bytes more, and its file system has {}", rest.needed, self.room);
+            return fail(Code::Full, text);
+        }
+        Ok(())
     }
 
     /// Nothing is to be done with a name any more.
@@ -432,7 +451,17 @@ impl Pass<'_, '_> {
 /// What a removal is told as.
 fn removed(name: &Name, is_directory: bool) -> Entry {
     let kind = if is_directory { Kind::Directory } else { Kind::File };
-    Entry { name: name.clone(), kind, mode: 0, uid: 0, gid: 0, links: 1, xattrs: Vec::new(), stamp: Stamp::default() }
+    Entry {
+        name: name.clone(),
+        kind,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        links: 1,
+        xattrs: Vec::new(),
+        allocated: 0,
+        stamp: Stamp::default(),
+    }
 }
 
 fn unread(error: Unread) -> anyhow::Error {

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 
 use super::facts::Facts;
 use crate::edge::dir::Dir;
+use crate::edge::tree::Tree;
 use crate::edge::usage;
 use crate::engine::log;
 use crate::rule::scheme::Scheme;
@@ -186,6 +187,11 @@ impl Profile {
     /// Who uses the database in a directory, if anybody does that shows: a server, a process with its files open for
     /// writing, or the holder of a lock.
     pub fn user(self, dir: &Dir) -> Result<Option<String>> {
+        Ok(self.server(dir)?.or_else(|| usage::writer(dir.path()).map(|process| process.to_string())))
+    }
+
+    /// The same, by the engine's own signs alone.
+    pub(super) fn server(self, dir: &Dir) -> Result<Option<String>> {
         let found = match self {
             Profile::Postgres => postgres::user(dir)?,
             Profile::Mariadb => mariadb::user(dir),
@@ -193,7 +199,15 @@ impl Profile {
             Profile::Sqlite => sqlite::user(dir)?,
             Profile::Plain | Profile::Eloquence => None,
         };
-        Ok(found.or_else(|| usage::writer(dir.path())).map(|process| process.to_string()))
+        Ok(found.map(|process| process.to_string()))
+    }
+
+    /// Whether a server that is started on a copy with what is the destination's own takes itself for a master.
+    pub(super) fn leads(self, dir: &Dir) -> Result<bool> {
+        match self {
+            Profile::Postgres => postgres::leads(dir),
+            _ => Ok(false),
+        }
     }
 
     /// What small files of a directory tell.
@@ -204,6 +218,15 @@ impl Profile {
             Profile::Bdb => bdb::facts(dir),
             Profile::Plain | Profile::Eloquence | Profile::Sqlite => Ok(Facts::default()),
         }
+    }
+
+    /// The directories of a tree that may have the database's log in them.
+    pub(super) fn log_directories(self, tree: &Tree) -> Result<Vec<Name>> {
+        Ok(match self {
+            Profile::Postgres => vec![Name::root().join(postgres::LOG.as_bytes())],
+            Profile::Bdb => bdb::homes(&Dir::open(tree.path())?)?,
+            _ => Vec::new(),
+        })
     }
 
     /// From where on a copy that has just been made needs log, where its log is in it.

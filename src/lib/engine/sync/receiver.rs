@@ -23,9 +23,9 @@ use super::pass::{Manner, Pass, Turnout};
 use super::profile::Profile;
 use super::source::{Laid, Traffic};
 use super::target::Target;
-use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::tree::Tree;
+use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Ask, Errand, Say};
 use crate::rule::sync::wire::tell::Tell;
@@ -271,8 +271,16 @@ impl Passes<'_> {
         }
         let filter = Arc::clone(&self.filter);
         let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory)).bare();
-        let pass =
-            Pass { target, ledger: &ledger, manner: self.manner, turnout, kept: &self.kept, profile: self.profile };
+        let room = clone::free_space(&Dir::open(target.tree().path())?)?.0;
+        let pass = Pass {
+            room,
+            target,
+            ledger: &ledger,
+            manner: self.manner,
+            turnout,
+            kept: &self.kept,
+            profile: self.profile,
+        };
         let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };
         let ran = pass.run(&mut lines, &mut listing, walk, old);
         self.link.lines.inboxes = lines.inboxes;

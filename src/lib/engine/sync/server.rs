@@ -122,6 +122,24 @@ impl Server {
         self.phase.is_some()
     }
 
+    /// Refuses (13) to stop a server that, started again by the engine's own command, would be a second master.
+    pub fn guard_role(&self) -> Result<()> {
+        if self.commands.start.is_some() || !self.destination.exists() {
+            return Ok(());
+        }
+        let dir = Dir::open(&self.destination)?;
+        let will_run = self.phase.is_some() || self.profile.server(&dir)?.is_some();
+        if !will_run || !self.profile.leads(&dir)? {
+            return Ok(());
+        }
+        let place = shown(&self.destination);
+        let text =
+            format!("{place} is no standby: started on a copy of the source, its server would be a second master");
+        Err(Failure::new(Code::Guarded, text)
+            .hint(format!("touch {place}/standby.signal makes it a standby; --start CMD starts it in any other way"))
+            .into())
+    }
+
     /// Stops the server if it runs, and makes sure that nothing uses the directory any more; else an error, 13 where a
     /// server still runs.
     pub fn stop(&mut self) -> Result<()> {
@@ -175,9 +193,11 @@ impl Server {
         let Some(phase) = self.phase else {
             return Ok(());
         };
-        // A stop that failed may have left it running. One that succeeded has not, whoever has files open by now.
-        let says = if phase == Phase::Stopped { self.ask_status()?.unwrap_or(false) } else { false };
-        let runs = says || (phase != Phase::Stopped && matches!(self.look()?, Sight::Runs(_)));
+        // A stop that failed may have left it running. After one that succeeded, whoever has files open is no sign of it.
+        let runs = match phase {
+            Phase::Stopped => self.ask_status()?.unwrap_or(false) || self.is_seen()?,
+            _ => matches!(self.look()?, Sight::Runs(_)),
+        };
         if runs {
             return self.forget();
         }
@@ -309,6 +329,11 @@ impl Server {
             None if says.is_some() || self.profile.shows_use(&self.destination) => Sight::Down,
             None => Sight::Unknown,
         })
+    }
+
+    /// Whether the engine's own signs tell of a server, and not only files that somebody has open.
+    fn is_seen(&self) -> Result<bool> {
+        Ok(self.destination.exists() && self.profile.server(&Dir::open(&self.destination)?)?.is_some())
     }
 
     fn look_until_down(&self) -> Result<Sight> {

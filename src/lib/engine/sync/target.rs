@@ -3,6 +3,9 @@
 //! Both give the same view: what is there already (the *basis*), as it will be once all that was done so far is in place;
 //! and a place for what changes (the *sink*).
 
+mod anew;
+mod extents;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 
+use anew::Anew;
+
 use super::groups;
 use super::journal::Journal;
 use super::journal::op::{Extent, Op};
-use super::overlay;
 use crate::edge::blocks::{punch, write_all_at};
 use crate::edge::clone::clone_file;
 use crate::edge::read::read_at;
@@ -36,7 +40,7 @@ pub enum Target<'a> {
 pub struct Basis {
     file: Option<File>,
     size: u64,
-    /// Changed bytes that a journal has for it.
+    /// Changed bytes that a journal has for it, in their order; none overlap.
     overlay: Vec<Extent>,
 }
 
@@ -50,6 +54,8 @@ pub enum Sink {
     Staged(File, u64),
     /// Into the journal.
     Extents(Mutex<Vec<Extent>>),
+    /// Into a new file, since bytes moved.
+    Anew(Box<Anew>),
 }
 
 impl<'a> Target<'a> {
@@ -123,15 +129,12 @@ impl<'a> Target<'a> {
 
     /// A file that takes the place of what has this name now.
     fn fresh(&self, tree: &Tree, new: &Entry) -> Result<Sink> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         match tree.create_as(new) {
             Err(error) if is_there(&error) => {}
             made => return made.map(Sink::InPlace),
         }
         let old = tree.look(&new.name)?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = new.name.parent().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
-        let file = tree.create(&name)?;
+        let (file, name) = beside(tree, &new.name)?;
         self.copy_old(new, old.as_ref().filter(|old| old.is_file()), &file)?;
         Ok(Sink::Fresh(file, name))
     }
@@ -172,8 +175,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Puts bytes at their place; all of them are within one group.
-    pub fn write(&self, sink: &Sink, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Puts bytes at their place; all of them are within one group. The basis is the file's.
+    pub fn write(&self, sink: &Sink, basis: &Basis, offset: u64, bytes: &[u8]) -> Result<()> {
         match (sink, self) {
             (Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _), _) => {
                 Ok(write_all_at(file, bytes, offset)?)
@@ -184,12 +187,20 @@ impl<'a> Target<'a> {
                 Ok(())
             }
             (Sink::Extents(_), Target::Direct(_)) => anyhow::bail!("a tree that is written directly has no journal"),
+            (Sink::Anew(anew), _) => {
+                anew.prepare(self, basis, offset, bytes.len() as u64)?;
+                self.write(anew.sink(), basis, offset, bytes)
+            }
         }
     }
 
-    /// Makes a hole; `is_new` where there can be nothing yet.
-    pub fn hole(&self, sink: &Sink, offset: u64, length: u64, is_new: bool) -> Result<()> {
+    /// Makes a hole of whole groups; `is_new` where there can be nothing yet.
+    pub fn hole(&self, sink: &Sink, basis: &Basis, offset: u64, length: u64, is_new: bool) -> Result<()> {
         match sink {
+            Sink::Anew(anew) => {
+                anew.prepare(self, basis, offset, length)?;
+                self.hole(anew.sink(), basis, offset, length, is_new)
+            }
             _ if is_new && !matches!(sink, Sink::Extents(_)) => Ok(()),
             Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _) => Ok(punch(file, offset, length)?),
             Sink::Extents(extents) => {
@@ -199,8 +210,16 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The file is complete. Returns its stamp, which for a journal is still the old one's.
-    pub fn finish(&self, sink: &Sink, new: &Entry, old: Option<&Entry>, digest: Cv, dress: Dress) -> Result<Stamp> {
+    /// The file is complete. Returns its stamp, which for a journal is still the old one's. The basis is the file's.
+    pub fn finish(
+        &self,
+        sink: &Sink,
+        basis: &Basis,
+        new: &Entry,
+        old: Option<&Entry>,
+        digest: Cv,
+        dress: Dress,
+    ) -> Result<Stamp> {
         let here = old.map(|old| old.stamp).unwrap_or_default();
         match (sink, self) {
             (Sink::InPlace(file) | Sink::Fresh(file, _), Target::Direct(tree)) => {
@@ -221,15 +240,18 @@ impl<'a> Target<'a> {
                 Ok(here)
             }
             (Sink::Extents(extents), Target::Journal(_, journal)) => {
-                let pending = journal.pending(&new.name);
-                let before = match pending.as_deref() {
-                    Some(Op::Patch { extents, .. }) => extents.as_slice(),
-                    _ => &[],
+                let mut all = match journal.pending(&new.name).as_deref() {
+                    Some(Op::Patch { extents, .. }) => extents.clone(),
+                    _ => Vec::new(),
                 };
-                let after = std::mem::take(&mut *extents.lock());
-                let extents = overlay::merge(before, after, new.stamp.size, |extent| loaded(journal, extent))?;
+                all.append(&mut extents.lock());
+                let extents = extents::in_order(journal, all, new.stamp.size)?;
                 journal.add(Op::Patch { entry: new.clone(), base: here, extents, digest })?;
                 Ok(here)
+            }
+            (Sink::Anew(anew), _) => {
+                anew.complete(self, basis)?;
+                self.finish(anew.sink(), basis, new, old, digest, dress)
             }
             _ => anyhow::bail!("a sink of another target"),
         }
@@ -238,6 +260,14 @@ impl<'a> Target<'a> {
 
 fn is_there(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
+/// A new file in the directory of a name.
+fn beside(tree: &Tree, name: &Name) -> Result<(File, Name)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = name.parent().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
+    Ok((tree.create(&name)?, name))
 }
 
 /// Whether changed bytes may go into the file itself.
@@ -255,30 +285,25 @@ pub fn is_dressed(new: &Entry, old: &Entry, dress: Dress) -> bool {
         && new.stamp.mtime == old.stamp.mtime
 }
 
-/// The bytes of an extent in a journal.
-fn loaded(journal: &Journal, extent: &Extent) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; extent.length as usize];
-    journal.load(extent, &mut bytes).map(|()| bytes)
-}
-
 impl Basis {
     /// How long the content is.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Reads up to `buffer.len()` bytes of one group from its offset on; returns how many there are.
+    /// Reads up to `buffer.len()` bytes from an offset on; returns how many there are.
     pub fn read(&self, target: &Target<'_>, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let length = self.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let buffer = &mut buffer[..length];
         let count = self.file.as_ref().map_or(Ok(0), |file| read_at(file, buffer, offset))?;
+        let Target::Journal(_, journal) = target else { return Ok(count) };
         if self.overlay.is_empty() {
             return Ok(count);
         }
         buffer[count..].fill(0);
-        if let Target::Journal(_, journal) = target {
-            overlay::lay(&self.overlay, offset, buffer, |extent| loaded(journal, extent))?;
-        }
+        let first = self.overlay.partition_point(|extent| extent.end() <= offset);
+        let near = self.overlay[first..].iter().take_while(|extent| extent.offset < offset + length as u64);
+        extents::lay(journal, near, offset, buffer)?;
         Ok(length)
     }
 

@@ -62,7 +62,7 @@ pub fn sign(bytes: &[u8], block: u32, entries: &mut Vec<u8>) {
 pub fn is_sound(block: u32, entries: &[u8]) -> bool {
     block.is_power_of_two()
         && BLOCKS.contains(&block)
-        && entries.len() % ENTRY == 0
+        && entries.len().is_multiple_of(ENTRY)
         && (entries.len() / ENTRY) as u64 <= WINDOW_MAX / u64::from(block)
 }
 

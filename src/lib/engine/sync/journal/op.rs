@@ -259,7 +259,7 @@ pub(super) mod tests {
         let mtime = Moment { seconds: 1_700_000_000, nanos: 5 };
         let stamp = Stamp { device: 1, inode: 2, size, mtime, ctime: mtime };
         let mode = if kind == Kind::Directory { 0o700 } else { 0o640 };
-        Entry { name: name(text), kind, mode, uid: 0, gid: 0, links: 1, xattrs: Vec::new(), stamp }
+        Entry { name: name(text), kind, mode, uid: 0, gid: 0, links: 1, xattrs: Vec::new(), allocated: 0, stamp }
     }
 
     fn patch(extents: Vec<Extent>) -> Op {

@@ -16,8 +16,10 @@ use crate::rule::sync::wire::Frame;
 use crate::value::exit::{Code, fail};
 
 /// Small files in one question, and how many bytes they may have together.
-const BATCH: usize = 256;
-const BATCH_BYTES: u64 = 1 << 20;
+const BATCH: usize = 512;
+/// So many are enough where the next is in another directory: two workers that make files in one wait for each other.
+const ENOUGH: usize = 64;
+const BATCH_BYTES: u64 = 2 << 20;
 /// Tasks that may wait for a worker.
 const WAITING: usize = 64;
 
@@ -44,6 +46,10 @@ impl Batch<'_> {
         if !work.is_small() {
             let ranges = (0..size).step_by(RANGE as usize);
             return ranges.into_iter().all(|offset| self.tasks.send(Task::Range(Arc::clone(&work), offset)).is_ok());
+        }
+        let is_elsewhere = self.small.last().is_some_and(|last| last.new.name.parent() != work.new.name.parent());
+        if is_elsewhere && self.small.len() >= ENOUGH && !self.flush() {
+            return false;
         }
         self.size += size;
         self.small.push(work);

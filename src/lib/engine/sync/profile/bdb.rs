@@ -15,6 +15,7 @@ use crate::edge::dir::Dir;
 use crate::edge::usage::{self, Process};
 use crate::engine::sync::facts::Facts;
 use crate::rule::scheme::Scheme;
+use crate::value::name::Name;
 use crate::value::position::{Position, Segment};
 
 /// Offset and length of the bytes that name a database file, in its first page.
@@ -80,7 +81,14 @@ pub(super) fn facts(dir: &Dir) -> Result<Facts> {
         }
     }
     // Recovery adds records to a replica's log: its end is behind the master's without being newer.
-    Ok(Facts { marks, place: None })
+    Ok(Facts { marks, place: None, left: Vec::new() })
+}
+
+/// The environments of a directory: itself, and those beside their databases.
+pub(super) fn homes(dir: &Dir) -> Result<Vec<Name>> {
+    let names = dir.names()?.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b"-journal"));
+    let beside = names.map(|name| Name::root().join(name.as_encoded_bytes()));
+    Ok([Name::root()].into_iter().chain(beside).collect())
 }
 
 pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {

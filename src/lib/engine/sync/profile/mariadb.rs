@@ -75,7 +75,7 @@ pub(super) fn facts(dir: &Dir) -> Result<Facts> {
     let hexadecimal = |mark: [u8; 16]| mark.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let marks = mark.map(|mark| ("the mark in aria_log_control".to_owned(), hexadecimal(mark)));
     // A replica that is fed by statements has an InnoDB log of its own: no place in it can be compared.
-    Ok(Facts { marks: marks.into_iter().collect(), place: None })
+    Ok(Facts { marks: marks.into_iter().collect(), place: None, left: Vec::new() })
 }
 
 /// The end of the binary log that was copied, where it is in the directory.

@@ -24,7 +24,7 @@ pub(in crate::engine::sync) const LABEL: &str = "backup_label";
 /// The same for tablespaces.
 pub(in crate::engine::sync) const TABLESPACES: &str = "tablespace_map";
 const VERSION: &str = "PG_VERSION";
-const LOG: &str = "pg_wal";
+pub(super) const LOG: &str = "pg_wal";
 const PID: &str = "postmaster.pid";
 
 pub(super) const NAMES: Names = Names {
@@ -114,6 +114,11 @@ pub(super) fn user(dir: &Dir) -> Result<Option<Process>> {
     Ok(server.or_else(|| usage::worker(dir.path(), "postgres")))
 }
 
+/// It follows a master only while one of these files is there.
+pub(super) fn leads(dir: &Dir) -> Result<bool> {
+    Ok(dir.identity("standby.signal")?.is_none() && dir.identity("recovery.signal")?.is_none())
+}
+
 /// The beginning of `global/pg_control`, as `catalog/pg_control.h` has it since version 11: system identifier (u64),
 /// version of the file (u32), version of the catalog (u32), state (u32), time (i64 at 24), place of the last checkpoint
 /// (u64 at 32), and of that checkpoint its redo place (u64 at 40) and its timeline (u32 at 48).
@@ -151,10 +156,24 @@ pub(super) fn facts(dir: &Dir) -> Result<Facts> {
     let Some(control) = Control::of(dir)? else {
         return Ok(Facts::default());
     };
-    Ok(Facts {
-        marks: vec![("the system identifier".to_owned(), control.system.to_string())],
-        place: control.checkpoint.map(|(place, _, timeline)| (timeline.into(), place)),
-    })
+    let place = control.checkpoint.map(|(place, _, timeline)| (timeline.into(), place));
+    let left = match place {
+        Some((timeline, _)) if dir.identity(LOG)?.is_some() => left(dir, timeline)?,
+        _ => Vec::new(),
+    };
+    Ok(Facts { marks: vec![("the system identifier".to_owned(), control.system.to_string())], place, left })
+}
+
+/// By the history of a timeline: lines `timeline place reason` of those before it.
+fn left(dir: &Dir, timeline: u64) -> Result<Vec<(u64, u64)>> {
+    let text = dir.open_subdir(LOG)?.read_small(&format!("{timeline:08X}.history"), 1 << 20)?.unwrap_or_default();
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (timeline, (high, low)) = (words.next()?.parse().ok()?, words.next()?.split_once('/')?);
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some((timeline, number(high)? << 32 | number(low)?))
+    };
+    Ok(String::from_utf8_lossy(&text).lines().filter_map(line).collect())
 }
 
 /// The beginning of the segment in which the label says that the log begins, or the last checkpoint's redo.

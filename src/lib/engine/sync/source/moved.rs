@@ -4,12 +4,12 @@
 //! A range is at most 16 MiB and is held in memory; a search that takes too long ends with the bytes themselves.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::{Change, FRAME, Worker};
-use crate::edge::tree;
+use crate::edge::{clock, tree};
 use crate::engine::sync::groups;
 use crate::rule::sync::merkle::{self, RANGE};
 use crate::rule::sync::roll::{Known, Piece};
@@ -17,8 +17,8 @@ use crate::rule::sync::wire::ask::Part;
 use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::Tell;
 
-/// How long a search may take before its next step: many times what one takes whose question is honest.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a search may compute before its next step: many times what one needs whose question is honest.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Worker<'_, '_> {
     pub(super) fn moved(&mut self, line: u16, part: &Part, block: u32, entries: &[u8]) -> Result<()> {
@@ -39,7 +39,7 @@ impl Worker<'_, '_> {
         if !is_whole {
             return Err(Change("it became shorter").into());
         }
-        let began = Instant::now();
+        let began = clock::computed();
         for (is_hole, run) in runs {
             let offset = part.offset + run.start as u64;
             if is_hole {
@@ -47,7 +47,7 @@ impl Worker<'_, '_> {
                 continue;
             }
             let data = bytes.get(run).context("a run of no range")?;
-            let pieces = known.search(data, || began.elapsed() > PATIENCE);
+            let pieces = known.search(data, || clock::computed().saturating_sub(began) > PATIENCE);
             self.tell_pieces(line, offset, data, &pieces)?;
         }
         self.tell(line, &Tell::Done(tree::stamp(&file)?, merkle::fold(&cvs, part.size <= RANGE)))
