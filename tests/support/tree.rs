@@ -281,13 +281,26 @@ pub struct Editor {
     random: fastrand::Rng,
     root: PathBuf,
     made: u64,
+    links: bool,
     /// Steps, for whoever has to find out which one it was.
     pub said: Vec<String>,
 }
 
 impl Editor {
     pub fn new(root: &Path, seed: u64) -> Editor {
-        Editor { random: fastrand::Rng::with_seed(seed), root: root.to_owned(), made: seed << 32, said: Vec::new() }
+        Editor {
+            random: fastrand::Rng::with_seed(seed),
+            root: root.to_owned(),
+            made: seed << 32,
+            links: true,
+            said: Vec::new(),
+        }
+    }
+
+    /// From now on no file gets another name.
+    pub fn without_links(&mut self) -> &mut Editor {
+        self.links = false;
+        self
     }
 
     /// All names but the root, and their kinds.
@@ -367,6 +380,7 @@ impl Editor {
                 }
             }
             14 => self.dress(&any),
+            15 if !self.links => {}
             15 => {
                 let to = self.new_name();
                 fs::hard_link(&file, to).unwrap();
@@ -375,7 +389,7 @@ impl Editor {
                 let to = self.new_name();
                 symlink(any.file_name().unwrap(), to).unwrap();
             }
-            _ => touch(&any, self.random.i64(-10_000..2_000_000_000), self.random.i64(..1_000_000_000)),
+            _ => touch(&any, self.random.i64(-10_000..2_000_000_000), self.random.i64(0..1_000_000_000)),
         }
     }
 

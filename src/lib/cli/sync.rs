@@ -23,6 +23,7 @@ use crate::engine::sync::procedure::Settings;
 use crate::engine::sync::profile::Profile;
 use crate::engine::sync::server::Commands;
 use crate::rule::sync::filter::{Filter, Verdict};
+use crate::rule::sync::merkle::PAGE_MIN;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::ssh_url::SshUrl;
 use crate::value::units;
@@ -153,7 +154,7 @@ pub struct Args {
     #[arg(long)]
     pub checksum: bool,
 
-    /// Bytes of a database page, a power of two from 512 to 64K [default: the engine's]
+    /// Bytes of a database page, a power of two from 1K to 64K [default: the engine's]
     #[arg(long, value_name = "SIZE", value_parser = page)]
     pub block_size: Option<usize>,
 
@@ -289,12 +290,12 @@ fn hook(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A page: a power of two from 512 to 64K.
+/// A page: a power of two from 1K to 64K.
 fn page(text: &str) -> Result<usize, String> {
     let size = units::size(text)?;
     match usize::try_from(size) {
-        Ok(size) if size.is_power_of_two() && (512..=65536).contains(&size) => Ok(size),
-        _ => Err("a page is a power of two from 512 to 64K".to_owned()),
+        Ok(size) if size.is_power_of_two() && (PAGE_MIN..=65536).contains(&size) => Ok(size),
+        _ => Err("a page is a power of two from 1K to 64K".to_owned()),
     }
 }
 
@@ -349,6 +350,7 @@ impl Args {
             filter,
             manner,
             page: self.block_size,
+            is_engine_told: self.engine.is_some(),
             adopts: self.adopt,
             freezes: self.freeze.is_some(),
             commands: self.commands(),

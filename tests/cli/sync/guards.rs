@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::super::rig::Running;
-use super::super::tree::{self, assert_same};
+use super::super::tree::{self, assert_same, assert_same_but};
 use super::{Site, read, write};
 
 /// All of a directory with inodes, times and sizes: whatever is changed shows.
@@ -136,6 +136,8 @@ fn another_database_is_not_overwritten() {
         site.run(&format!("{options} plain other")).fails(13, "--adopt");
         assert_eq!(state(&site, "other"), before, "{options}");
     }
+    // Unless the operator says that it is none.
+    site.ok("-n --engine plain --delete plain other");
     site.ok("--adopt --delete src other");
     assert_same(&site.src(), &site.rig.path("other"));
     site.ok("--adopt --delete plain other");
@@ -153,6 +155,22 @@ fn a_database_with_files_of_another_time_among_its_own_is_none() {
     site.ok("--exclude /base/1/2619 src dst");
     site.ok("--delete src dst");
     assert_same(&site.src(), &site.dst());
+}
+
+#[test]
+fn files_of_a_server_that_is_gone_do_not_mislead_the_next_one() {
+    for mode in ["--inplace", "--stage"] {
+        let site = Site::empty();
+        postgres(&site, "src", 1);
+        site.write("postmaster.pid", "999999999\n");
+        site.ok("src dst");
+        write(&site.dst().join("postmaster.pid"), "999999999\n");
+        write(&site.dst().join("pg_stat_tmp/x"), "x");
+        site.write("base/1/2619", mode);
+        site.ok(&format!("{mode} --delete src dst"));
+        assert!(!site.dst().join("postmaster.pid").exists(), "{mode}");
+        assert_same_but(&site.src(), &site.dst(), |name| name == b"postmaster.pid" || name.is_empty());
+    }
 }
 
 #[test]

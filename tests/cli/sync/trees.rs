@@ -28,8 +28,12 @@ fn a_tree_with_everything_is_copied_and_a_second_run_has_nothing_to_do() {
     // The stage was ours alone, so each of its stamps can be trusted at once.
     let second = site.report("--delete src dst");
     assert_idle(&second);
-    assert_eq!(number(&second, "trusted_bytes"), number(&second, "bytes"), "{second}");
+    // But what has got another name since then is read once more.
+    assert!(number(&second, "matched_bytes") < 70_000, "{second}");
     assert_eq!(second["mode"], "inplace", "{second}");
+    let third = site.report("--delete src dst");
+    assert_idle(&third);
+    assert_eq!(number(&third, "trusted_bytes"), number(&third, "bytes"), "{third}");
     for options in ["--delete", "--stage --delete", "--inplace --delete --checksum", "-n --delete"] {
         assert_eq!(site.ok(&format!("-i {options} src dst")), "", "{options}");
         assert_idle(&site.report(&format!("{options} src dst")));

@@ -339,7 +339,15 @@ fn confined(root: &Path, path: &Path) -> Result<std::path::PathBuf> {
     let Some(below) = below.filter(is_below) else {
         return fail(Code::Fenced, format!("{} is outside of what this key may use", path.display()));
     };
-    Ok(root.join(below))
+    // A link may lead anywhere, and whoever may sync can make one.
+    let mut way = root;
+    for part in below.components() {
+        way.push(part);
+        if way.is_symlink() {
+            return fail(Code::Fenced, format!("{} is a symbolic link: this key may not use it", way.display()));
+        }
+    }
+    Ok(way)
 }
 
 /// For the words of this command.

@@ -70,6 +70,8 @@ pub struct Options {
     pub reason: Option<String>,
     /// A source without anything is taken for what it is.
     pub allows_empty: bool,
+    /// The operator has said which kind of database it is.
+    pub is_engine_told: bool,
     /// Whatever the destination holds is overwritten.
     pub adopts: bool,
     /// The old tree is kept for a rollback.
@@ -175,6 +177,7 @@ impl Drive<'_> {
         self.filter = Arc::new(filter_of(&self.options.filter, look.profile)?);
         self.guard_places(&look)?;
         if self.options.manner.is_dry {
+            self.guard_database(&look)?;
             return self.rehearse();
         }
         recover(&self.destination)?;
@@ -231,6 +234,7 @@ impl Drive<'_> {
             state,
             filter: Arc::clone(&self.filter),
             kept: matching(self.profile.names().kept)?,
+            dropped: matching(self.profile.names().dropped)?,
             profile: self.profile,
             forgives,
             manner,
@@ -286,17 +290,19 @@ impl Drive<'_> {
             Ok(done) => done,
             Err(error) => return Err(brought_back(server, &may_start, error)),
         };
+        let dropped = matching(self.profile.names().dropped)?;
         // The point of no return is in here.
-        let switched = self
-            .hook("before-switch")
-            .and_then(|()| server.confirm_down())
-            .and_then(|()| ground.switch(state, &self.filter, self.profile, &source, self.options.keeps_old));
+        let switched = self.hook("before-switch").and_then(|()| server.confirm_down()).and_then(|()| {
+            let carried = (&*self.filter, &dropped);
+            ground.switch(state, carried, self.profile, &source, self.options.keeps_old)
+        });
         if let Err(error) = switched {
             return Err(brought_back(server, &may_start, error));
         }
         stopped.streams.clear();
-        self.remember(state, &source)?;
-        self.wake(server, &may_start, &stopped)
+        // What cannot be written down keeps no server down.
+        let remembered = self.remember(state, &source);
+        self.wake(server, &may_start, &stopped).and(remembered)
     }
 
     /// Passes while the destination's server runs, until they do not get shorter.
@@ -352,21 +358,18 @@ impl Drive<'_> {
         if self.needs_recovery {
             server.recover(&self.destination).map_err(|error| self.stays(error))?;
         }
-        self.report.position = self.profile.position(&dir)?.map(|position| position.to_string());
+        let position = self.profile.position(&dir);
         // A hook that fails, or a link that is gone, keeps no server down.
         let hooked = self.hook("after-switch").map_err(done_already);
         let started = server.start(may_start).map_err(|error| self.stays(error))?;
         if stopped.was_running || started {
             self.report.downtime = Some(stopped.began.elapsed());
         }
+        self.report.position = position?.map(|position| position.to_string());
         hooked?;
         if started {
             self.hook("after-start").map_err(done_already)?;
-            server.check().map_err(|error| {
-                // Nobody is to use what does not work; the next run starts it again.
-                let error = self.stays(error);
-                if let Err(failed) = server.stop() { error.context(format!("{failed:#}")) } else { error }
-            })?;
+            server.check().map_err(|error| self.stays(put_down(server, error)))?;
         }
         Ok(())
     }
@@ -389,6 +392,14 @@ fn brought_back(server: &mut Server, may_start: &dyn Fn() -> Result<()>, error: 
     match server.bring_back(may_start) {
         Ok(()) => error,
         Err(failed) => error.context(format!("the server was not started again: {failed:#}")),
+    }
+}
+
+/// A server that does not do its work on the new directory is better down than believed.
+fn put_down(server: &mut Server, error: anyhow::Error) -> anyhow::Error {
+    match server.stop() {
+        Ok(()) => error,
+        Err(failed) => error.context(format!("the server was not stopped again: {failed:#}")),
     }
 }
 

@@ -103,7 +103,7 @@ impl Ground<'_> {
     /// Names that would mislead a server, or a receiver of log, on the new content go with the switch.
     pub fn drop_names(&self, dropped: &Filter, profile: Profile) -> Result<()> {
         let Ground::Journal(tree, journal, _) = self else {
-            // A stage never gets them.
+            // A stage does not get them.
             return Ok(());
         };
         for name in streams::stale(profile, tree)? {
@@ -125,11 +125,18 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Puts the new content in its place.
-    pub fn switch(self, state: &State, filter: &Filter, profile: Profile, source: &str, keeps_old: bool) -> Result<()> {
+    /// Puts the new content in its place; a stage has carried into it what takes no part, but for what is dropped.
+    pub fn switch(
+        self,
+        state: &State,
+        carried: (&Filter, &Filter),
+        profile: Profile,
+        source: &str,
+        keeps_old: bool,
+    ) -> Result<()> {
         match self {
             Ground::Stage(stage) => {
-                stage.carry(filter)?;
+                stage.carry(carried.0, carried.1)?;
                 for name in streams::stale(profile, stage.tree())? {
                     stage.tree().remove(&name, false)?;
                 }
@@ -142,7 +149,7 @@ impl Ground<'_> {
             }
             Ground::Journal(tree, journal, dress) => {
                 journal.commit(&tree, dress)?.replay(&tree)?;
-                refresh_pairs(state.dir(), source, &tree)
+                refresh_pairs(state.dir(), source, &tree, dress)
             }
         }
     }

@@ -169,7 +169,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Tells what happens to a name.
-    pub fn tell(&self, act: Act, new: &Entry, old: Option<&Entry>) {
+    pub fn tell(&self, act: Act<'_>, new: &Entry, old: Option<&Entry>) {
         if let Some(item) = &self.item {
             item(&item::line(act, new, old));
         }

@@ -2,6 +2,7 @@
 //! worker waits the others go on, so that no file costs a round trip of its own.
 
 mod moved;
+mod small;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::Frame;
 use crate::rule::sync::wire::ask::{Ask, Pages, Part};
 use crate::rule::sync::wire::corrupt;
-use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
+use crate::rule::sync::wire::tell::{Cause, Patch, Tell};
 use crate::value::entry::{Entry, Stamp};
 
 /// A file whose content may differ.
@@ -161,78 +162,6 @@ impl Line<'_, '_> {
         Ok(made)
     }
 
-    fn small(&self, works: &[Arc<Work>]) -> Result<()> {
-        let mut asked = Vec::with_capacity(works.len());
-        let mut buffer = vec![0; GROUP as usize];
-        for work in works {
-            let is_known = work.basis.size() <= GROUP && (work.old.is_some() || work.basis.size() > 0);
-            let digest = if is_known {
-                let count = work.basis.read(&self.target, 0, &mut buffer)?;
-                Some(merkle::whole(&buffer[..count]))
-            } else {
-                None
-            };
-            asked.push((work.new.name.clone(), digest));
-        }
-        self.ask(&Ask::Small(asked.clone()))?;
-        let mut next = works.iter().zip(asked);
-        let mut left = works.len();
-        while left > 0 {
-            let Tell::Smalls(answers) = self.hear()? else {
-                return Err(corrupt("not an answer about small files"));
-            };
-            if answers.is_empty() {
-                return Err(corrupt("an empty answer"));
-            }
-            for answer in answers {
-                let Some((work, (_, digest))) = next.next() else {
-                    return Err(corrupt("more answers than questions"));
-                };
-                left -= 1;
-                self.ledger.advance(work.new.stamp.size);
-                self.one_small(work, digest, answer)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn one_small(&self, work: &Work, known: Option<Cv>, answer: Small) -> Result<()> {
-        let digest = match (answer, known) {
-            (Small::Same(stamp), Some(digest)) => {
-                work.hold(&stamp);
-                digest
-            }
-            (Small::Same(_), None) => return Err(corrupt("'the same' as nothing")),
-            (Small::Whole(stamp, digest, bytes), _) => {
-                if merkle::whole(&bytes) != digest {
-                    return Err(corrupt(format!(
-                        "{}: the digest of its bytes is not the one that came with them",
-                        work.new.name
-                    )));
-                }
-                work.hold(&stamp);
-                work.literal.store(bytes.len() as u64, Ordering::Relaxed);
-                if !self.is_dry {
-                    let sink = self.sink(work)?;
-                    if !bytes.is_empty() {
-                        self.target.write(&sink, &work.basis, 0, &bytes)?;
-                    }
-                }
-                // Its length goes with its bytes: what was listed before may be older.
-                if bytes.len() as u64 != work.new.stamp.size {
-                    work.changed();
-                    return self.settle(work, digest, Some(bytes.len() as u64));
-                }
-                digest
-            }
-            (Small::Gone(why), _) => {
-                work.trouble(why);
-                return self.settle(work, [0; 32], None);
-            }
-        };
-        self.settle(work, digest, Some(work.new.stamp.size))
-    }
-
     /// One range of a file: its digests are compared, what differs is asked for, and what is then here is proven by the
     /// cv of the range.
     fn range(&self, work: &Work, offset: u64) -> Result<()> {
@@ -312,24 +241,32 @@ impl Line<'_, '_> {
     /// not what the source has, `None` when the source could not say.
     fn patch(&self, work: &Work, part: &Part, lacking: &[Lack], own: &mut [Cv]) -> Result<Option<bool>> {
         let mut buffer = vec![0; GROUP as usize];
-        let mut groups = Vec::with_capacity(lacking.len());
+        let (mut groups, mut known) = (Vec::with_capacity(lacking.len()), Vec::with_capacity(lacking.len()));
         for lack in lacking {
             let offset = part.offset + lack.number as u64 * GROUP;
             let length = GROUP.min(part.offset + part.length - offset) as usize;
             let count = work.basis.read(&self.target, lack.from, &mut buffer[..length])?;
-            groups.push(Pages { offset, digests: buffer[..count].chunks(self.page).map(merkle::page).collect() });
+            let pages = merkle::pages(offset, &buffer[..count], self.page);
+            groups.push(Pages { offset, digests: pages.iter().map(merkle::short).collect() });
+            known.push(pages);
         }
         self.ask(&Ask::Pages(part.clone(), self.page as u32, groups))?;
-        let (mut expected, mut is_laid) = (lacking.iter(), true);
+        let (mut expected, mut is_laid) = (lacking.iter().zip(known), true);
         loop {
             match self.hear()? {
                 Tell::Patches(patches) => {
                     for patch in patches {
-                        let is_its = |lack: &&Lack| part.offset + lack.number as u64 * GROUP == patch.offset;
-                        let Some(lack) = expected.next().filter(is_its) else {
+                        let offset_of = |lack: &Lack| part.offset + lack.number as u64 * GROUP;
+                        let its = expected.next().filter(|(lack, _)| offset_of(lack) == patch.offset);
+                        let Some((lack, pages)) = its else {
                             return Err(corrupt("a patch of another group"));
                         };
-                        match self.lay(work, part, &patch, lack.from, &mut buffer)? {
+                        let is_in_place = lack.from == patch.offset && !patch.bytes.is_empty();
+                        let laid = match is_in_place {
+                            true => self.lay_pages(work, part, &patch, pages)?,
+                            false => self.lay(work, part, &patch, lack.from, &mut buffer)?,
+                        };
+                        match laid {
                             Some(cv) => own[lack.number] = cv,
                             None => is_laid = false,
                         }
@@ -375,30 +312,46 @@ impl Line<'_, '_> {
             return Ok(None);
         }
         work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
-        match from == patch.offset {
-            _ if self.is_dry => {}
-            false if !is_hole => self.write_moved(work, patch.offset, &buffer[..length])?,
-            _ => self.write_pages(work, patch, is_hole, &buffer[..length])?,
+        if self.is_dry {
+            return Ok(Some(cv));
+        }
+        if is_hole {
+            self.target.hole(&*self.sink(work)?, &work.basis, patch.offset, length as u64, false)?;
+        } else {
+            self.write_moved(work, patch.offset, &buffer[..length])?;
         }
         Ok(Some(cv))
     }
 
-    fn write_pages(&self, work: &Work, patch: &Patch, is_hole: bool, group: &[u8]) -> Result<()> {
-        let sink = self.sink(work)?;
-        if is_hole {
-            return self.target.hole(&sink, &work.basis, patch.offset, group.len() as u64, false);
+    /// The same where only pages change: those that stay are known by their cvs, and need not be read again.
+    fn lay_pages(&self, work: &Work, part: &Part, patch: &Patch, mut cvs: Vec<Cv>) -> Result<Option<Cv>> {
+        let length = GROUP.min(part.offset + part.length - patch.offset) as usize;
+        let count = length.div_ceil(self.page);
+        cvs.resize(count, [0; 32]);
+        let (mut bytes, mut runs, mut page) = (patch.bytes.as_slice(), Vec::new(), 0);
+        while page < count {
+            let run = (page..count).take_while(|page| patch.pages & 1 << page != 0).count();
+            let place = page * self.page..((page + run) * self.page).min(length);
+            let Some((taken, rest)) = bytes.split_at_checked(place.len()) else {
+                return Err(corrupt("a patch with too few bytes"));
+            };
+            let offset = patch.offset + place.start as u64;
+            cvs[page..page + run].copy_from_slice(&merkle::pages(offset, taken, self.page));
+            runs.push((offset, taken));
+            (bytes, page) = (rest, page + run + 1);
         }
-        let pages = group.len().div_ceil(self.page);
-        let mut page = 0;
-        while page < pages {
-            let run = (page..pages).take_while(|page| patch.pages & 1 << page != 0).count();
-            if run > 0 {
-                let place = page * self.page..((page + run) * self.page).min(group.len());
-                self.target.write(&sink, &work.basis, patch.offset + place.start as u64, &group[place])?;
+        let cv = merkle::fold(&cvs, false);
+        if cv != patch.cv || !bytes.is_empty() {
+            return Ok(None);
+        }
+        work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
+        if !self.is_dry {
+            let sink = self.sink(work)?;
+            for (offset, bytes) in runs.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                self.target.write(&sink, &work.basis, offset, bytes)?;
             }
-            page += run + 1;
         }
-        Ok(())
+        Ok(Some(cv))
     }
 
     /// A range of which nothing is here.

@@ -5,11 +5,12 @@
 
 pub mod workers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use parking_lot::Mutex;
 
 use self::workers::{Batch, Lines};
 use super::journal::op::Op;
@@ -66,6 +67,8 @@ pub struct Pass<'a, 'l> {
     pub kept: &'a Filter,
     /// The kind of database.
     pub profile: Profile,
+    /// Directories here in which something takes no part, as far as the walk has come.
+    pub held: &'a Mutex<HashSet<Name>>,
 }
 
 /// What the merge leaves for its end.
@@ -92,6 +95,12 @@ impl Rest {
         let identity = |entry: &Entry| (entry.stamp.device, entry.stamp.inode);
         let is_shared = new.is_file() && old.is_file() && old.links > 1;
         is_shared && *self.taken.entry(identity(old)).or_insert(identity(new)) != identity(new)
+    }
+
+    /// What is a directory here and something else at the source.
+    fn in_place_of_directories(&self) -> impl Iterator<Item = &Entry> {
+        let linked = self.links.iter().filter(|(.., old)| old.as_ref().is_some_and(Entry::is_directory));
+        self.late.iter().map(|(new, _)| new).chain(linked.map(|(new, ..)| new))
     }
 }
 
@@ -203,6 +212,9 @@ impl Pass<'_, '_> {
         if old.is_some() && self.kept.leaves_out(&new.name, false) {
             return Ok(());
         }
+        if matches!(new.kind, Kind::Character(..) | Kind::Block(..)) && !self.manner.dress.devices {
+            return Ok(());
+        }
         if let Kind::Link(_) = &new.kind {
             self.profile.refuse_link(&new.name)?;
         }
@@ -211,6 +223,9 @@ impl Pass<'_, '_> {
             let inode = old.as_ref().filter(|old| old.kind == new.kind).map(|old| old.stamp.inode);
             if let Some((leader, leader_inode)) = rest.leaders.get(&(new.stamp.device, new.stamp.inode)) {
                 let is_one = inode.is_some() && inode == *leader_inode;
+                if is_file {
+                    self.ledger.count(|counts| counts.bytes -= new.stamp.size);
+                }
                 rest.links.push((new, leader.clone(), is_one, old));
                 return Ok(());
             }
@@ -256,8 +271,15 @@ impl Pass<'_, '_> {
     }
 
     fn dressed(&self, new: &Entry, old: Option<&Entry>) {
-        self.ledger.count(|counts| counts.dressed += 1);
-        self.ledger.tell(Act::Dress, new, old);
+        if self.is_news(&new.name) {
+            self.ledger.count(|counts| counts.dressed += 1);
+            self.ledger.tell(Act::Dress, new, old);
+        }
+    }
+
+    /// Whether nothing was told of a name in an earlier pass: what a journal has is not done yet, and found again.
+    fn is_news(&self, name: &Name) -> bool {
+        self.target.pending(name).is_none()
     }
 
     /// Something other than a directory.
@@ -319,8 +341,10 @@ impl Pass<'_, '_> {
     }
 
     fn made(&self, new: &Entry, old: Option<&Entry>) {
-        self.ledger.count(|counts| counts.created += 1);
-        self.ledger.tell(Act::Create, new, old);
+        if self.is_news(&new.name) {
+            self.ledger.count(|counts| counts.created += 1);
+            self.ledger.tell(Act::Create, new, old);
+        }
     }
 
     fn make_directory(&self, new: &Entry, old: Option<&Entry>) -> Result<()> {
@@ -338,6 +362,9 @@ impl Pass<'_, '_> {
 
     /// What is not at the source goes, the deepest first.
     fn remove(&self, rest: &mut Rest, is_whole: bool) -> Result<()> {
+        let held = std::mem::take(&mut *self.held.lock());
+        self.refuse_held(rest, &held)?;
+        rest.removals.retain(|(name, _)| !held.contains(name));
         if !self.manner.is_deleting {
             self.refuse_others(rest)?;
             return self.refuse_late(rest);
@@ -352,9 +379,10 @@ impl Pass<'_, '_> {
             return Err(failure.hint("look at what goes by -n --itemize, then use a higher --max-delete").into());
         }
         for (name, is_directory) in rest.removals.iter().rev() {
-            self.ledger.count(|counts| counts.deleted += 1);
-            let gone = removed(name, *is_directory);
-            self.ledger.tell(Act::Delete, &gone, None);
+            if self.is_news(name) {
+                self.ledger.count(|counts| counts.deleted += 1);
+                self.ledger.tell(Act::Delete, &removed(name, *is_directory), None);
+            }
             match self.target {
                 _ if self.manner.is_dry => {}
                 Target::Direct(tree) => tree.remove(name, *is_directory)?,
@@ -382,16 +410,22 @@ impl Pass<'_, '_> {
 
     /// Without leave to remove, a directory with something in it stays one.
     fn refuse_late(&self, rest: &Rest) -> Result<()> {
-        let linked = rest.links.iter().filter(|(.., old)| old.as_ref().is_some_and(Entry::is_directory));
-        let mut late = rest.late.iter().map(|(new, _)| new).chain(linked.map(|(new, ..)| new));
-        match late.find(|new| rest.removals.iter().any(|(name, _)| name.is_below(&new.name))) {
-            Some(new) => {
-                let text =
-                    format!("{} is {} at the source and a directory with something in it here", new.name, new.kind);
-                Err(Failure::new(Code::Guarded, text).hint("let it go by --delete").into())
-            }
-            None => Ok(()),
-        }
+        let is_full = |new: &&Entry| rest.removals.iter().any(|(name, _)| name.is_below(&new.name));
+        rest.in_place_of_directories().find(is_full).map_or(Ok(()), |new| {
+            let text = format!("{} is {} at the source and a directory with something in it here", new.name, new.kind);
+            Err(Failure::new(Code::Guarded, text).hint("let it go by --delete").into())
+        })
+    }
+
+    /// So does one with something in it that takes no part.
+    fn refuse_held(&self, rest: &Rest, held: &HashSet<Name>) -> Result<()> {
+        rest.in_place_of_directories().find(|new| held.contains(&new.name)).map_or(Ok(()), |new| {
+            let text = format!(
+                "{} is {} at the source and a directory with something in it here that is left out",
+                new.name, new.kind
+            );
+            Err(Failure::new(Code::Guarded, text).hint("move the directory away, or --exclude its name").into())
+        })
     }
 
     /// Further names of what has several.
@@ -401,8 +435,10 @@ impl Pass<'_, '_> {
                 self.settle_journal(&new.name)?;
                 continue;
             }
-            self.ledger.count(|counts| counts.dressed += 1);
-            self.ledger.tell(Act::Link, new, old.as_ref());
+            if self.is_news(&new.name) {
+                self.ledger.count(|counts| counts.dressed += 1);
+                self.ledger.tell(Act::Link(leader), new, old.as_ref());
+            }
             match self.target {
                 _ if self.manner.is_dry => {}
                 Target::Direct(tree) => tree.link(leader, &new.name)?,

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use parking_lot::Mutex;
 
 use super::channel::{Inbox, Sender, outbox};
 use super::facts::Facts;
@@ -24,7 +25,7 @@ use super::profile::Profile;
 use super::source::{Laid, Traffic};
 use super::target::Target;
 use crate::edge::dir::Dir;
-use crate::edge::tree::Tree;
+use crate::edge::tree::{Dress, Tree};
 use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Ask, Errand, Say};
@@ -32,6 +33,7 @@ use crate::rule::sync::wire::tell::Tell;
 use crate::rule::sync::wire::{Frame, LINES_MAX, corrupt};
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
+use crate::value::name::Name;
 
 /// Frames of a line that may wait for its worker.
 const FRAMES: usize = 4;
@@ -186,7 +188,7 @@ pub fn identity(tree: &Tree) -> Result<String> {
         |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let machine = number("/etc/machine-id").or_else(|| number("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
     let path = std::fs::canonicalize(tree.path())?;
-    let root = tree.look(&crate::value::name::Name::root())?.map(|root| root.stamp).unwrap_or_default();
+    let root = tree.look(&Name::root())?.map(|root| root.stamp).unwrap_or_default();
     Ok(format!("{machine} {}:{}\n{}", root.device, root.inode, path.to_string_lossy()))
 }
 
@@ -202,6 +204,8 @@ pub struct Passes<'a> {
     pub filter: Arc<Filter>,
     /// Names of which the destination's own stay, where it has them.
     pub kept: Filter,
+    /// Names that go with the switch.
+    pub dropped: Filter,
     /// The kind of database.
     pub profile: Profile,
     /// Whose source makes up for files that change while they are read.
@@ -215,7 +219,7 @@ pub struct Passes<'a> {
     /// Whether a source without anything is taken for one.
     pub allows_empty: bool,
     /// Files to fetch whole.
-    pub distrusted: HashSet<crate::value::name::Name>,
+    pub distrusted: HashSet<Name>,
 }
 
 /// How a pass went.
@@ -250,11 +254,10 @@ impl Passes<'_> {
         let identity = format!("{}\n{:?}", self.begin()?, self.manner.dress);
         target.tree().sync()?;
         let now = clock::coarse_now();
+        let known = proven_of(&identity, self.manner.dress);
         let (old, new) = match self.state {
-            Some(state) if !self.manner.is_dry => {
-                (Old::open(state, identity.as_bytes())?, Some(New::create(state, identity.as_bytes())?))
-            }
-            Some(state) => (Old::open(state, identity.as_bytes())?, None),
+            Some(state) if !self.manner.is_dry => (Old::open(state, &known)?, Some(New::create(state, &known)?)),
+            Some(state) => (Old::open(state, &known)?, None),
             None => (Old::none(), None),
         };
         let (operator, sender) = (self.operator, &self.link.lines.sender);
@@ -269,8 +272,9 @@ impl Passes<'_> {
             let failure = Failure::new(Code::Guarded, "the source is empty: is its file system mounted?");
             return Err(failure.hint("--allow-empty takes it for what it is").into());
         }
-        let filter = Arc::clone(&self.filter);
-        let walk = target.tree().walk(move |name, is_directory| filter.leaves_out(name, is_directory)).bare();
+        let held = Arc::new(Mutex::default());
+        let walk =
+            target.tree().walk(leaving_out(Arc::clone(&self.filter), self.dropped.clone(), Arc::clone(&held))).bare();
         let room = clone::free_space(&Dir::open(target.tree().path())?)?.0;
         let pass = Pass {
             room,
@@ -280,6 +284,7 @@ impl Passes<'_> {
             turnout,
             kept: &self.kept,
             profile: self.profile,
+            held: &held,
         };
         let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };
         let ran = pass.run(&mut lines, &mut listing, walk, old);
@@ -296,6 +301,19 @@ impl Passes<'_> {
     }
 }
 
+/// What a walk passes over; the directories that this is in are noted, unless it is dropped.
+fn leaving_out(filter: Arc<Filter>, dropped: Filter, held: Arc<Mutex<HashSet<Name>>>) -> impl Fn(&Name, bool) -> bool {
+    move |name, is_directory| {
+        let is_out = filter.leaves_out(name, is_directory);
+        let is_kept = is_out && !dropped.leaves_out(name, is_directory);
+        let mut above = name.parent();
+        while is_kept && !above.is_root() && held.lock().insert(above.clone()) {
+            above = above.parent();
+        }
+        is_out
+    }
+}
+
 /// Waits until the clock of inodes has moved on, so that a later change gets another ctime than ours.
 pub fn wait_for_tick() {
     let now = clock::coarse_now();
@@ -304,10 +322,16 @@ pub fn wait_for_tick() {
     }
 }
 
+/// What pairs are of: with another dress, what is here is not what it would be.
+fn proven_of(source: &str, dress: Dress) -> Vec<u8> {
+    format!("owner={} devices={}\n{source}", dress.owner, dress.devices).into_bytes()
+}
+
 /// Makes what a replay changed known as equal: the stamps of those files are other ones now.
-pub fn refresh_pairs(state: &Dir, source: &str, tree: &Tree) -> Result<()> {
-    let mut new = New::create(state, source.as_bytes())?;
-    for mut pair in Old::open(state, source.as_bytes())? {
+pub fn refresh_pairs(state: &Dir, source: &str, tree: &Tree, dress: Dress) -> Result<()> {
+    let known = proven_of(source, dress);
+    let mut new = New::create(state, &known)?;
+    for mut pair in Old::open(state, &known)? {
         if pair.is_pending {
             let Some(entry) = tree.look(&pair.name)?.filter(|entry| entry.is_file()) else { continue };
             pair.here = entry.stamp;

@@ -397,10 +397,10 @@ impl Run {
 }
 
 fn differing(group: &groups::Group<'_>, page: usize, known: &[[u8; 8]]) -> Patch {
-    let mut patch =
-        Patch { offset: group.offset, cv: merkle::group(group.offset, group.bytes), pages: 0, bytes: Vec::new() };
+    let cvs = merkle::pages(group.offset, group.bytes, page);
+    let mut patch = Patch { offset: group.offset, cv: merkle::fold(&cvs, false), pages: 0, bytes: Vec::new() };
     for (number, bytes) in group.bytes.chunks(page).enumerate() {
-        let is_known = known.get(number).is_some_and(|digest| *digest == merkle::page(bytes));
+        let is_known = known.get(number).is_some_and(|digest| *digest == merkle::short(&cvs[number]));
         if !is_known {
             patch.pages |= 1 << number;
             patch.bytes.extend(bytes);

@@ -2,6 +2,7 @@
 //! directly, then exchanged with it in one step. Nobody uses it before, so it may be torn for as long as it takes, and an
 //! interrupted run goes on with it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use crate::edge::dir::Dir;
 use crate::edge::tree::{Dress, Tree};
 use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
+use crate::value::entry::Entry;
 use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
 
@@ -54,23 +56,60 @@ impl Stage<'_> {
         &self.tree
     }
 
-    /// Brings along what the destination has and takes no part in the sync: its own configuration, our own state.
-    pub fn carry(&self, filter: &Filter) -> Result<()> {
+    /// Brings along what the destination has and takes no part in the sync, with the directories that it is in: its own
+    /// configuration, our own state. What is to be `dropped` stays behind.
+    pub fn carry(&self, filter: &Filter, dropped: &Filter) -> Result<()> {
         if !self.destination.exists() {
             return Ok(());
         }
         let old = Tree::open(&self.destination)?;
-        left_out(&old, filter)?.iter().try_for_each(|(name, _)| self.carry_one(&old, name))
+        let (mut ways, mut linked) = (BTreeMap::new(), HashMap::new());
+        for (name, _) in left_out(&old, filter)?.iter().filter(|(name, is_dir)| !dropped.leaves_out(name, *is_dir)) {
+            let Some(entry) = old.look(name)? else { continue };
+            self.way(&old, &name.parent(), &mut ways)?;
+            let identity = (entry.stamp.device, entry.stamp.inode);
+            match linked.get(&identity) {
+                Some(first) => self.tree.link(first, name)?,
+                None => self.carry_one(&old, name, &entry)?,
+            }
+            if entry.links > 1 && !entry.is_directory() {
+                linked.entry(identity).or_insert_with(|| name.clone());
+            }
+        }
+        // Their times show nothing of this.
+        ways.values().rev().try_for_each(|entry| self.tree.dress(entry, self.dress))
     }
 
-    fn carry_one(&self, old: &Tree, name: &Name) -> Result<()> {
-        let Some(entry) = old.look(name)? else { return Ok(()) };
-        if self.tree.look(&name.parent())?.is_none_or(|parent| !parent.is_directory()) {
+    /// A directory that something is to be carried into, and those above it, as they are to be in the end.
+    fn way(&self, old: &Tree, directory: &Name, ways: &mut BTreeMap<Name, Entry>) -> Result<()> {
+        if ways.contains_key(directory) {
             return Ok(());
         }
+        let entry = match self.tree.look(directory)? {
+            Some(entry) if entry.is_directory() => entry,
+            Some(entry) => {
+                let kind = entry.kind;
+                let text = format!(
+                    "{directory} is {kind} at the source and a directory with something in it here that is left out"
+                );
+                let failure = Failure::new(Code::Guarded, text);
+                return Err(failure.hint("move the directory away, or --exclude its name").into());
+            }
+            None => {
+                self.way(old, &directory.parent(), ways)?;
+                let entry = old.look(directory)?.context("it vanished")?;
+                self.tree.make(&entry)?;
+                entry
+            }
+        };
+        ways.insert(directory.clone(), entry);
+        Ok(())
+    }
+
+    fn carry_one(&self, old: &Tree, name: &Name, entry: &Entry) -> Result<()> {
         self.tree.remove_all(name)?;
         if entry.is_directory() {
-            self.tree.make(&entry)?;
+            self.tree.make(entry)?;
             let (from, to) = (old.subtree(name)?, self.tree.subtree(name)?);
             return clone::clone_tree(&from, &to, |_, _| false, self.dress);
         }
@@ -78,9 +117,9 @@ impl Stage<'_> {
             let file = old.open_read(name)?.context("it vanished")?;
             clone::clone_file(&file, &self.tree.create(name)?)?;
         } else {
-            self.tree.make(&entry)?;
+            self.tree.make(entry)?;
         }
-        self.tree.dress(&entry, self.dress)
+        self.tree.dress(entry, self.dress)
     }
 
     /// Exchanges the two trees. The old one goes, unless it is to be kept.

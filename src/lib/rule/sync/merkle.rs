@@ -51,11 +51,19 @@ pub fn parts(length: u64, size: u64) -> usize {
     length.div_ceil(size) as usize
 }
 
-/// The digest of a page: it only proposes.
-pub fn page(bytes: &[u8]) -> [u8; 8] {
-    let mut short = [0; 8];
-    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
-    short
+/// Fewest bytes of a page: a chunk of BLAKE3.
+pub const PAGE_MIN: usize = 1 << 10;
+
+/// The cvs of the pages of a group, or of a part of one, that begins at `offset`; the group's is their [`fold`]. A page is
+/// a power of two of bytes.
+pub fn pages(offset: u64, bytes: &[u8], size: usize) -> Vec<Cv> {
+    let offsets = (offset..).step_by(size);
+    offsets.zip(bytes.chunks(size)).map(|(offset, page)| group(offset, page)).collect()
+}
+
+/// What is told of a page's cv: it only proposes.
+pub fn short(page: &Cv) -> [u8; 8] {
+    page.first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -75,6 +83,17 @@ mod tests {
             ranges.push(fold(&groups, is_single));
         }
         fold(&ranges, true)
+    }
+
+    #[test]
+    fn pages_make_the_cv_of_their_group() {
+        let bytes: Vec<u8> = (0..GROUP as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for length in [1, 1023, 1024, 1025, 8192, 8193, 40_000, GROUP as usize] {
+            for size in [PAGE_MIN, 4096, 8192, GROUP as usize] {
+                let pages = pages(5 * GROUP, &bytes[..length], size);
+                assert_eq!(fold(&pages, false), group(5 * GROUP, &bytes[..length]), "{length} {size}");
+            }
+        }
     }
 
     #[test]

@@ -61,8 +61,14 @@ impl Drive<'_> {
             let name = name.to_string_lossy();
             name != "lost+found" && name != ".repl" && !name.starts_with(".repl-sync")
         };
-        if here != self.profile && self.profile.must_mirror() && dir.names()?.iter().any(is_foreign) {
-            let text = format!("{place} holds something else than a {} database", self.profile);
+        // What a database is, the operator may know better.
+        let is_database = here.must_mirror() && !self.options.is_engine_told;
+        let is_other = here != self.profile && (self.profile.must_mirror() || is_database);
+        if is_other && dir.names()?.iter().any(is_foreign) {
+            let text = match self.profile.must_mirror() {
+                true => format!("{place} holds something else than a {} database", self.profile),
+                false => format!("{place} holds a {here} database, and the source none"),
+            };
             return Err(Failure::new(Code::Guarded, text).hint("--adopt overwrites it nevertheless").into());
         }
         Ok(())
@@ -71,6 +77,7 @@ impl Drive<'_> {
     /// How the new content comes into its place.
     pub(super) fn mode(&self, state: &State) -> Result<Mode> {
         let is_empty = !self.destination.exists() || std::fs::read_dir(&self.destination)?.next().is_none();
+        let is_nameable = self.destination.file_name().is_some_and(|name| name.to_str().is_some());
         match self.options.mode {
             Some(Mode::Stage) if !state.is_beside() => {
                 let place = shown(&self.destination);
@@ -78,7 +85,9 @@ impl Drive<'_> {
                 Err(Failure::new(Code::Guarded, text).hint("use --inplace").into())
             }
             Some(mode) => Ok(mode),
-            None if state.is_beside() && (is_empty || clone::has_reflinks(state.dir())) => Ok(Mode::Stage),
+            None if state.is_beside() && is_nameable && (is_empty || clone::has_reflinks(state.dir())) => {
+                Ok(Mode::Stage)
+            }
             None => Ok(Mode::InPlace),
         }
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Frame, LINES_MAX, SMALL_MAX, corrupt, name, seal, string};
-use crate::rule::sync::merkle::{Cv, GROUP, RANGE};
+use crate::rule::sync::merkle::{Cv, GROUP, PAGE_MIN, RANGE};
 use crate::rule::sync::roll;
 use crate::value::escape::show_bytes;
 use crate::value::exit::Code;
@@ -204,7 +204,7 @@ impl Ask {
             b'G' => {
                 let part = part(reader)?;
                 let size = reader.u32()?;
-                if !size.is_power_of_two() || !(512..=GROUP as u32).contains(&size) {
+                if !size.is_power_of_two() || !(PAGE_MIN as u32..=GROUP as u32).contains(&size) {
                     return None;
                 }
                 let mut groups = Vec::new();
