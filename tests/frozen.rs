@@ -26,6 +26,7 @@ const STREAM_ZSTD: &[u8] = include_bytes!("data/stream-v1-zstd.bin");
 const STREAM_RARE: &[u8] = include_bytes!("data/stream-v1-rare.bin");
 const BACK: &[u8] = include_bytes!("data/back-v1.txt");
 const SYNC_MARKER: &[u8] = include_bytes!("data/sync-marker-v1.txt");
+const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
 const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
 const SYNC_FINAL: &[u8] = include_bytes!("data/sync-fin-v1.bin");
 
@@ -303,6 +304,7 @@ fn samples_are_what_they_were() {
         (STREAM, "afab88cc7ef36746ce902286a65748a2e753dd16ed2e7b3ff11326693486f08d"),
         (STREAM_ZSTD, "f363b16e7933210d383f5983f779346054920abaf60c217121aeb3c0ed80ff52"),
         (STREAM_RARE, "a7e86fe9f154407f263ec6317948a3862fc619ad3e97391c9f9cdad2365d048e"),
+        (MD4_COLLISION, "25447da6390e4dfecf67ffde181df56dd0ba44879003a67f7189a42b3fa1e617"),
         (SYNC_MARKER, "d9b4de3ef1069d355ce10a89658b916d0ab06ce1845596c6d533e1b3697474ec"),
         (SYNC_LOG, "2cbce102d43d9e6d86ef256c37a652d3fee0324a6adb3fcd3dab9ad30ecf5075"),
         (SYNC_FINAL, "cf2f865c872602c552ded047f7ee6f5d34bdda7b590a8386dd604ddedb84a014"),

@@ -395,3 +395,25 @@ fn an_encrypted_log_is_refused_and_not_taken_for_an_empty_one() {
     pass(&rig, &from, &to).fails(9, "is encrypted: only a server with its key can read it");
     assert!(!rig.replica().join(".repl/applied").exists());
 }
+
+/// A pass that ended a little behind its end took the bytes and not the boundary with it: they were held, and not fed.
+#[test]
+fn a_pass_beside_a_writer_feeds_all_that_was_committed_when_it_began() {
+    let (rig, master, replica) = (Rig::new(), master(), replica());
+    master.sql("create database w; create table w.bare(n int);");
+    let line = format!(
+        "while :; do mariadb --defaults-file={} -e 'insert into w.bare values(1); insert into w.bare values(2)'; done",
+        master.config().display()
+    );
+    let _writer = rig.spawn(&line);
+    for round in 0..8 {
+        let begin: u64 = master.sql("select count(*) from w.bare;").parse().unwrap();
+        // All of it again, in many pieces; what the server has is passed over.
+        rig.ok(&format!(
+            "$SHIP -S --state state-{round} {} | $APPLY --feed default --dsn {} log-{round}",
+            master.data().display(),
+            replica.config().display()
+        ));
+        assert!(rows(&replica) >= begin, "{} of {begin} rows", rows(&replica));
+    }
+}

@@ -5,6 +5,7 @@
 //! run has: `cargo test --release --test sync_faults -- --ignored`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+#![allow(unreachable_pub, reason = "all of it is one test crate")]
 
 #[path = "support/rig.rs"]
 mod rig;
@@ -19,8 +20,12 @@ mod far;
 mod flip;
 #[path = "sync_faults/full.rs"]
 mod full;
+#[path = "sync_faults/honest.rs"]
+mod honest;
 #[path = "sync_faults/hostile_destination.rs"]
 mod hostile_destination;
+#[path = "sync_faults/hostile_frames.rs"]
+mod hostile_frames;
 #[path = "sync_faults/hostile_source.rs"]
 mod hostile_source;
 #[path = "sync_faults/kill.rs"]

@@ -27,8 +27,8 @@ fn contents(server: &Postgres) -> String {
 }
 
 /// A master, and a standby that was fed for a while and then was not, while the master got its tables.
-fn stale<'a>(stage: &'a Stage, scale: u32) -> (Postgres<'a>, Postgres<'a>) {
-    let master = Postgres::init(stage, "master", 1, "max_wal_size = 64MB\n");
+fn stale(stage: &Stage, scale: u32) -> (Postgres<'_>, Postgres<'_>) {
+    let master = Postgres::init(stage, "master", 1, "max_wal_size = 64MB\nfsync = off\n");
     master.sql("create table early (n int)");
     let mut standby = master.standby("standby");
     standby.set("cluster_name = 'its own'\n");
@@ -54,7 +54,7 @@ fn sync(stage: &Stage, master: &Postgres, options: &str, from: &str, to: &str) -
 /// What `--json` says at the end.
 #[track_caller]
 fn report(ran: &Ran) -> Value {
-    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.code, 0, "{}", ran.err);
     serde_json::from_str(ran.out.lines().last().unwrap()).unwrap()
 }
 
@@ -126,4 +126,180 @@ fn a_standby_is_resynced_by_a_stage_over_ssh_while_its_master_is_written_to() {
         let options = format!("-e '{rsh}' --remote-command $SYNC");
         (options, format!("slave:{}", stage.path("master").display()), "standby".into())
     });
+}
+
+#[test]
+fn a_first_copy_is_a_standby_by_one_file_and_its_log_goes_on_where_it_was_told() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "max_wal_size = 64MB\n");
+    master.fill(1);
+    let bench = master.bench("-c 2 -R 200 -T 600");
+    // As the servers' own user, who can do all that is needed.
+    let ran = stage.run(&line(&master, "", "master", "standby"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let (position, more) = ran.out.split_once('\n').unwrap();
+    assert_eq!(more, "", "one line");
+    let mut standby = Postgres::at(&stage, "standby");
+    assert!(standby.data.join("backup_label").exists() && !standby.data.join("postmaster.pid").exists());
+    stage.ok("touch standby/standby.signal");
+    standby.set("restore_command = ''\nprimary_conninfo = ''\nwal_retrieve_retry_interval = 100ms\n");
+    standby.start();
+    let _feed = feed(&stage, "master", position, "standby");
+    drop(bench);
+    standby.reaches(master.current_lsn());
+    assert_eq!(contents(&standby), contents(&master));
+}
+
+#[test]
+fn an_old_master_is_made_a_standby_only_when_told_so_twice() {
+    let stage = Stage::new();
+    let (mut master, heir) = stale(&stage, 0);
+    heir.reaches(lsn_before_end(&master));
+    heir.promote();
+    heir.sql("checkpoint; create table told as select 'by the heir' as what");
+    master.sql("create table told as select 'by the old master, to nobody' as what");
+    master.sql("checkpoint");
+    let back = |options: &str| sync(&stage, &heir, options, "standby", "master");
+    // It has what nobody else has.
+    back("").fails(13, "which the source left at");
+    // Started on a copy as it is, it would be one more master.
+    back("--adopt").fails(13, "second master");
+    assert_eq!(master.sql("select what from told"), "by the old master, to nobody");
+    stage.ok("touch master/standby.signal");
+    let ran = back("--adopt");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    master.stopped_by_another();
+    assert_eq!(master.sql("select pg_is_in_recovery(), what from told"), "t|by the heir");
+    let _feed = feed(&stage, "standby", ran.out.trim(), "master");
+    heir.sql("insert into told values ('later')");
+    master.reaches(heir.current_lsn());
+    assert_eq!(master.sql("select count(*) from told"), "2");
+}
+
+/// The last place that a stale standby was told of.
+fn lsn_before_end(master: &Postgres) -> u64 {
+    postgres::lsn(&master.sql("select redo_lsn from pg_control_checkpoint()"))
+}
+
+/// The standby runs on its old directory, of which nothing was changed: the same process where nothing stopped it.
+#[track_caller]
+fn is_as_before(standby: &Postgres, what: &str) {
+    eventually(what, || standby.query("select 1").code == 0);
+    assert_eq!(standby.sql("select count(*) from pg_class where relname like 'pgbench%'"), "0", "{what}");
+    assert!(
+        !standby.data.join(".repl-sync-incomplete").exists() && !standby.data.join("backup_label").exists(),
+        "{what}"
+    );
+}
+
+#[test]
+fn what_must_not_be_overwritten_is_refused_and_left_as_it_runs() {
+    let stage = Stage::new();
+    let (master, standby) = stale(&stage, 1);
+    let process = fs::read(standby.data.join("postmaster.pid")).unwrap();
+    let refused = |code: i32, says: &str, options: &str, from: &str, to: &str| {
+        sync(&stage, &master, options, from, to).fails(code, says);
+        is_as_before(&standby, says);
+        let same = fs::read(standby.data.join("postmaster.pid")).unwrap() == process;
+        assert!(same, "it was restarted: {says}");
+    };
+    // Another database.
+    stage.ok("initdb -D other -U postgres -A trust -N --wal-segsize=1");
+    refused(13, "holds another database", "", "master", "other");
+    refused(13, "holds another database", "", "other", "standby");
+    // The wrong way round: the master is newer.
+    master.sql("checkpoint");
+    refused(13, "has what the source has not", "", "standby", "master");
+    // Parts that lie elsewhere.
+    stage.ok("mkdir elsewhere && ln -s \"$PWD/elsewhere\" master/pg_tblspc/17000");
+    refused(13, "lies elsewhere: pg_tblspc/17000", "", "master", "standby");
+    stage.ok("rm master/pg_tblspc/17000");
+    // A stop command that does not.
+    for mode in ["--inplace", "--stage"] {
+        refused(13, "still runs", &format!("{mode} --stop true --hook-timeout 3s"), "master", "standby");
+    }
+    // Log is still landed there; a hook can see to that.
+    let mut ship = stage.spawn("ship", "exec $SHIP --state old --via '$APPLY --acks standby/pg_wal' master/pg_wal");
+    eventually("a receiver", || stage.run("flock -n standby/pg_wal true").code != 0);
+    let ran = sync(&stage, &master, "", "master", "standby");
+    ran.fails(7, "log is still landed in the destination");
+    let process = fs::read(standby.data.join("postmaster.pid")).unwrap() == process;
+    assert!(process, "it was restarted");
+    let wait = "while ! flock -n standby/pg_wal true; do sleep 0.02; done";
+    let hook = format!("--hook before-stop='kill {}; {wait}'", ship.child.id());
+    let ran = sync(&stage, &master, &hook, "master", "standby");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ship.wait();
+}
+
+#[test]
+fn whatever_dies_before_the_switch_the_standby_runs_on_what_it_had() {
+    let stage = Stage::new();
+    let (mut master, mut standby) = stale(&stage, 1);
+    for mode in ["--inplace", "--stage"] {
+        // The master's server.
+        let end =
+            "kill -QUIT $(head -n 1 master/postmaster.pid); while [ -e master/postmaster.pid ]; do sleep 0.02; done";
+        let hook = format!("{mode} --hook after-stop='{end}'");
+        let ran = sync(&stage, &master, &hook, "master", "standby");
+        standby.stopped_by_another();
+        ran.fails(9, "the backup at the source");
+        is_as_before(&standby, mode);
+        master.stopped_by_another();
+        master.start();
+    }
+    // The end that drives, with the server down: a later run knows that it was us who stopped it.
+    let ran = sync(&stage, &master, "--inplace --hook after-stop='kill -9 $PPID'", "master", "standby");
+    assert_eq!(ran.code, -1, "{ran:?}");
+    assert_ne!(standby.query("select 1").code, 0);
+    let ran = sync(&stage, &master, "--hook before-sync=false", "master", "standby");
+    assert_eq!(ran.code, 9, "{ran:?}");
+    is_as_before(&standby, "after a run that came to nothing");
+    // The end that has the master, and with it the link: the other end helps itself.
+    let sshd = Sshd::start();
+    let ssh = sshd.ssh();
+    let far = format!("-e '{}' --remote-command $SYNC", ssh.strip_suffix(" slave").unwrap());
+    let to = format!("slave:{}", standby.data.display());
+    let before = fs::read(standby.data.join("postmaster.pid")).unwrap();
+    let ran = sync(&stage, &master, &format!("{far} --hook after-stop='kill -9 $PPID'"), "master", &to);
+    assert_eq!(ran.code, -1, "{ran:?}");
+    let again = || fs::read(standby.data.join("postmaster.pid")).is_ok_and(|now| now != before);
+    eventually("a new start by the far end itself", again);
+    is_as_before(&standby, "the far end");
+    // And after all that it is resynced.
+    let ran = sync(&stage, &master, &far, "master", &to);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(standby.sql("select count(*) from pgbench_accounts"), "100000");
+}
+
+#[test]
+fn a_start_or_a_check_that_fails_leaves_the_new_directory_and_no_server() {
+    let stage = Stage::new();
+    let (master, mut standby) = stale(&stage, 1);
+    let ran = sync(&stage, &master, "--stage --keep-old --start 'echo broken; exit 1'", "master", "standby");
+    standby.stopped_by_another();
+    ran.fails(9, "is the new one, whole");
+    assert!(ran.err.contains("broken") && ran.err.contains("hint: repl-sync --rollback"), "{ran:?}");
+    assert_ne!(standby.query("select 1").code, 0);
+    // The old one comes back, and can be used.
+    let back = Ran::from(stage.sh_as_root("$SYNC --rollback standby").output().unwrap());
+    assert_eq!(back.code, 0, "{back:?}");
+    stage.ok("pg_ctl -D standby -w restart >/dev/null");
+    is_as_before(&standby, "rolled back");
+    let ran = sync(&stage, &master, "--inplace --check 'echo unwell; exit 1'", "master", "standby");
+    ran.fails(9, "unwell");
+    assert_ne!(standby.query("select 1").code, 0, "the server is down");
+    // The next run starts it.
+    let ran = sync(
+        &stage,
+        &master,
+        "--inplace --check 'psql -h .. -p $PORT -U postgres -c \"select 1\"'",
+        "master",
+        "standby",
+    );
+    ran.fails(9, "psql");
+    let check = format!("--check 'psql \"{}\" -Atc \"select count(*) from pgbench_accounts\"'", standby.dsn());
+    let ran = sync(&stage, &master, &check, "master", "standby");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(standby.sql("select count(*) from pgbench_accounts"), "100000");
 }

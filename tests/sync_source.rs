@@ -278,7 +278,12 @@ impl Drop for Load {
 }
 
 fn sqlite(path: &Path, statements: &str) -> String {
-    let ran = Command::new("sqlite3").args(["-batch", "-bail"]).arg(path).arg(statements).output().unwrap();
+    let ran = Command::new("sqlite3")
+        .args(["-batch", "-bail", "-cmd", ".timeout 20000"])
+        .arg(path)
+        .arg(statements)
+        .output()
+        .unwrap();
     assert!(ran.status.success(), "{statements}: {ran:?}");
     String::from_utf8(ran.stdout).unwrap().trim_end().to_owned()
 }

@@ -245,8 +245,27 @@ impl Mariadb {
     }
 }
 
+impl Mariadb {
+    /// Waits for the end of a server that another has stopped; from now on one may run that is not our child.
+    pub fn stopped_by_another(&mut self) {
+        if self.child.is_some() {
+            self.wait();
+        }
+    }
+
+    /// One that was started by somebody else, by the file that it keeps, if that is still its own.
+    fn stranger(&self) -> Option<Pid> {
+        let pid = Pid::from_raw(fs::read_to_string(self.dir.path().join("pid")).ok()?.trim().parse().ok()?)?;
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
+        String::from_utf8_lossy(&line).contains(self.dir.path().to_str()?).then_some(pid)
+    }
+}
+
 impl Drop for Mariadb {
     fn drop(&mut self) {
+        if let (None, Some(pid)) = (&self.child, self.stranger()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();

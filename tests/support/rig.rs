@@ -168,6 +168,15 @@ impl Running {
         Running { child: command.spawn().unwrap(), out, err }
     }
 
+    /// The same with its standard output for the test to read.
+    pub fn start_talking(mut command: Command, words: &Path) -> Running {
+        let (out, err) = (words.with_extension("out"), words.with_extension("err"));
+        fs::write(&out, "").unwrap();
+        command.stdout(Stdio::piped()).stderr(fs::File::create(&err).unwrap());
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        Running { child: command.spawn().unwrap(), out, err }
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process_group(pid, signal).unwrap();

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its own part")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
@@ -38,11 +38,11 @@ pub type Things = BTreeMap<Vec<u8>, Thing>;
 
 /// What is in a tree, and how many bytes of disk it takes.
 pub fn look(root: &Path) -> (Things, u64) {
-    let (mut things, mut inodes, mut blocks) = (Things::new(), HashMap::new(), 0);
+    let (mut things, mut inodes, mut blocks) = (Things::new(), HashSet::new(), 0);
     let mut waiting = vec![(root.to_owned(), Vec::new())];
     while let Some((path, name)) = waiting.pop() {
         let meta = fs::symlink_metadata(&path).unwrap();
-        if inodes.insert((meta.dev(), meta.ino()), ()).is_none() {
+        if inodes.insert((meta.dev(), meta.ino())) {
             blocks += meta.blocks() * 512;
         }
         if meta.is_dir() {
@@ -87,7 +87,7 @@ fn group(root: &Path, things: &mut Things) {
     let mut firsts: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     for (name, thing) in things {
         let meta = fs::symlink_metadata(root.join(OsStr::from_bytes(name))).unwrap();
-        thing.first = firsts.entry((meta.dev(), meta.ino())).or_insert_with(|| name.clone()).clone();
+        thing.first.clone_from(firsts.entry((meta.dev(), meta.ino())).or_insert_with(|| name.clone()));
     }
 }
 
@@ -346,7 +346,7 @@ impl Editor {
             _ => self.random.usize(..20_000),
         };
         let seed = self.random.u64(..);
-        if seed % 8 == 0 { vec![0; length] } else { noise(length, seed) }
+        if seed.is_multiple_of(8) { vec![0; length] } else { noise(length, seed) }
     }
 
     /// So many random steps.

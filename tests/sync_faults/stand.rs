@@ -1,7 +1,5 @@
 //! A source, a destination, and a server that can only live on a destination that is wholly of one version.
 
-#![allow(unreachable_pub, reason = "a part of one test crate")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,6 +21,7 @@ sum() {
 }
 case $1 in
 sum) sum "$2" ;;
+bless) sum src >>whole ;;
 status) [[ -e running ]] ;;
 stop)
     if rm running 2>/dev/null; then echo stop >>log; else echo idle >>log; fi
@@ -93,10 +92,6 @@ impl Stand {
         self.path("src").join(name)
     }
 
-    pub fn dst(&self, name: &str) -> PathBuf {
-        self.path("dst").join(name)
-    }
-
     /// The source comes to its next version: in every file it shows, but for one that is large and stays.
     pub fn advance(&self) {
         let version = self.version.get() + 1;
@@ -112,6 +107,7 @@ impl Stand {
     }
 
     /// The command line of a sync; what is only told to root's server is in `more`.
+    #[expect(clippy::unused_self, reason = "a stand's line reads as its own")]
     pub fn line(&self, far: Far, mode: &str, more: &str) -> String {
         let (src, dst) = match far {
             Far::None => ("src", "dst"),
@@ -148,7 +144,7 @@ impl Stand {
     pub fn completes(&self, far: Far, mode: &str, more: &str) -> Value {
         let ran = self.run(far, mode, more);
         assert_eq!(ran.code, 0, "{ran:?}");
-        self.rig.ok("diff -r --no-dereference src dst");
+        self.rig.ok("diff -r --no-dereference src/ dst/");
         assert!(self.path("running").exists(), "{ran:?}");
         self.judge();
         self.check_litter();
@@ -177,7 +173,7 @@ impl Stand {
     /// The server runs on what the destination was before, which the hash says.
     #[track_caller]
     pub fn is_as_before(&self, before: &BTreeMap<PathBuf, String>) {
-        assert_eq!(&tree(&self.path("dst")), before);
+        assert_eq!(&tree(&self.path("dst").canonicalize().unwrap()), before);
         assert!(self.path("running").exists(), "{:?}", self.log());
         assert!(!self.is_fenced());
         self.judge();
@@ -190,7 +186,8 @@ impl Stand {
     /// Nothing of ours is in the destination, and beside it only what is to stay.
     #[track_caller]
     pub fn check_litter(&self) {
-        let found = self.rig.ok("find src dst -name '.repl*'; ls -A .repl-sync-dst; ls -Ad .repl-sync*");
+        let beside = "cd \"$(dirname \"$(realpath dst)\")\" && ls -A .repl-sync-dst && ls -Ad .repl-sync*";
+        let found = self.rig.ok(&format!("find -H src dst -name '.repl*' && {beside}"));
         let known = [".repl-sync-dst", "history.jsonl", "lock", "pairs", "start.log"];
         assert!(found.lines().all(|name| known.contains(&name)), "litter: {found}");
     }
@@ -222,6 +219,7 @@ impl Stand {
         eventually("the end of all processes", || self.processes().is_empty());
     }
 
+    #[expect(clippy::unused_self, reason = "a stand's processes")]
     pub fn signal(&self, pid: Pid, signal: Signal) -> bool {
         kill_process(pid, signal).is_ok()
     }

@@ -33,10 +33,10 @@ fn look(tree: &Tree, at: &str) -> Entry {
     tree.look(&name(at)).unwrap().unwrap()
 }
 
-/// What dress must have put on: all but the identity.
+/// What dress must have put on: all but the identity, and what it takes on the disk.
 fn worn(entry: &Entry) -> Entry {
     let stamp = Stamp { mtime: entry.stamp.mtime, ..Stamp::default() };
-    Entry { stamp, links: 1, ..entry.clone() }
+    Entry { stamp, links: 1, allocated: 0, ..entry.clone() }
 }
 
 #[test]

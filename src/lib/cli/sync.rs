@@ -18,6 +18,7 @@ use crate::edge::tree::Dress;
 use crate::engine::postgres::check_dsn;
 use crate::engine::ship::outlet::Compress;
 use crate::engine::sync::drive::{Mode, Options};
+use crate::engine::sync::greeting::Role;
 use crate::engine::sync::pass::Manner;
 use crate::engine::sync::procedure::Settings;
 use crate::engine::sync::profile::Profile;
@@ -365,13 +366,14 @@ impl Args {
     }
 
     /// Behind `--restrict`: no command of the other end's is run, and nothing is overridden or given away that this end's
-    /// own command line does not; its own commands are run instead.
-    pub fn submit(&mut self, own: &Args) -> Result<()> {
-        let commands =
-            [&self.stop, &self.start, &self.status, &self.check, &self.freeze, &self.thaw, &self.dsn, &self.run_as];
-        if commands.iter().any(|command| command.is_some()) || self.adopt || self.mkpath {
-            let text =
-                "refused by --restrict: commands, --dsn, --run-as, --adopt and --mkpath are this end's own to say";
+    /// own command line does not; its own commands are run instead. What is for the other end itself is no concern here.
+    pub fn submit(&mut self, own: &Args, role: Role) -> Result<()> {
+        let (commands, overrides) = match role {
+            Role::Source => (vec![&self.freeze, &self.thaw], false),
+            Role::Destination => (vec![&self.stop, &self.start, &self.status, &self.check], self.adopt || self.mkpath),
+        };
+        if commands.iter().any(|command| command.is_some()) || overrides {
+            let text = "refused by --restrict: this end's commands, --adopt and --mkpath are its own to say";
             return fail(Code::Usage, text);
         }
         (self.stop, self.start) = (own.stop.clone(), own.start.clone());

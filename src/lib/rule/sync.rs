@@ -1,5 +1,5 @@
 //! What a directory sync decides from bytes alone: which names take part, how digests of parts make the digest of a
-//! file, what the two ends say to each other.
+//! file, where bytes moved to, what the two ends say to each other.
 
 pub mod filter;
 pub mod item;

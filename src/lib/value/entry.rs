@@ -71,6 +71,9 @@ pub enum Kind {
     Block(u32, u32),
 }
 
+/// An extended attribute: name and value.
+pub type Attribute = (Box<[u8]>, Box<[u8]>);
+
 /// What one name in a tree stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -87,7 +90,7 @@ pub struct Entry {
     /// Names that the inode has (hard links).
     pub links: u32,
     /// Extended attributes, ACLs among them, sorted by name.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub xattrs: Vec<Attribute>,
     /// Bytes that its content takes on the disk.
     pub allocated: u64,
     /// Size, times and identity.
@@ -225,7 +228,9 @@ mod tests {
             [Kind::File, Kind::Directory, Kind::Link(target), Kind::Fifo, Kind::Character(8, 1), Kind::Block(7, 2)];
         let entries: Vec<Entry> = kinds.into_iter().map(|kind| entry("a/b", kind)).collect();
         let mut bytes = Vec::new();
-        entries.iter().for_each(|entry| entry.print(&mut bytes));
+        for entry in &entries {
+            entry.print(&mut bytes);
+        }
         let mut reader = Reader::new(&bytes);
         for entry in &entries {
             assert_eq!(Entry::parse(&mut reader).as_ref(), Some(entry));

@@ -162,9 +162,10 @@ fn whatever_fails_the_server_runs_on_a_whole_directory_or_stands_still() {
             let expected = up_to(failing, then).into_iter().map(str::to_owned).collect();
             assert_eq!(sorted(served.log()), sorted(expected), "{what}: {ran:?}");
             assert_eq!(served.runs(), runs, "{what}");
-            match is_new {
-                true => served.assert_new(&what),
-                false => served.assert_old(&what),
+            if is_new {
+                served.assert_new(&what);
+            } else {
+                served.assert_old(&what);
             }
             let is_down = ["start", "check"].contains(&failing);
             assert_eq!(

@@ -33,6 +33,7 @@ impl Net {
         format!("{} --remote-command {SYNC}", self.shell())
     }
 
+    #[expect(clippy::unused_self, reason = "a place at a host")]
     fn at(&self, path: impl AsRef<Path>) -> String {
         format!("slave:{}", path.as_ref().display())
     }
@@ -158,16 +159,16 @@ fn a_host_that_is_down_is_said() {
 #[test]
 fn an_end_that_cannot_be_reached_or_is_none_is_said() {
     let net = Net::new(Site::some());
-    let (by, at) = (net.by(), net.at(net.site.dst()));
+    let (by, at, shell) = (net.by(), net.at(net.site.dst()), net.shell());
     let here = net.site.dst();
     for (arguments, code, says) in [
         ("-e 'ssh -o BatchMode=yes -p 1' src 127.0.0.1:/x".to_owned(), 8, "exited with 255"),
         ("-e 'ssh -o BatchMode=yes -p 1' 127.0.0.1:/x dst".to_owned(), 8, "exited with 255"),
         ("-e no-such-shell src h:/x".to_owned(), 8, "exited with 127"),
-        (format!("{by} --remote-command no-such-sync src {at}"), 8, "no-such-sync"),
+        (format!("{shell} --remote-command no-such-sync src {at}"), 8, "no-such-sync"),
         (format!("--remote-command no-such-sync src {}", net.url(&here)), 8, "no-such-sync"),
-        (format!("{by} --remote-command 'echo hello;' src {at}"), 2, "hello"),
-        (format!("{by} --remote-command 'echo words >&2; exit 3;' src {at}"), 8, "words"),
+        (format!("{shell} --remote-command 'echo hello;' src {at}"), 2, "hello"),
+        (format!("{shell} --remote-command 'echo words >&2; exit 3;' src {at}"), 8, "words"),
         (format!("{by} {} dst", net.at("/no/such")), 1, "/no/such"),
         (format!("{by} src {}", net.at("/no/such/dst")), 1, "--mkpath"),
     ] {
@@ -250,6 +251,9 @@ fn a_restricted_key_can_sync_what_lies_in_its_root_and_run_nothing() {
     assert_same(&net.site.src(), &root.join("one"));
     net.ok(&format!("{by} slave:one back"));
     assert_same(&net.site.src(), &net.site.rig.path("back"));
+    // Commands that are for this end are no concern of that one.
+    net.ok(&format!("{by} --dsn dbname=x --freeze true --thaw true src slave:one"));
+    net.ok(&format!("{by} --dsn dbname=x --stop true --start true --status false --check true --adopt slave:one back"));
     // Everything else.
     write(&net.site.rig.path("secret/file"), "s");
     std::os::unix::fs::symlink(net.site.rig.path("secret"), root.join("way-out")).unwrap();

@@ -34,6 +34,10 @@ fn a_tree_with_everything_is_copied_and_a_second_run_has_nothing_to_do() {
     let third = site.report("--delete src dst");
     assert_idle(&third);
     assert_eq!(number(&third, "trusted_bytes"), number(&third, "bytes"), "{third}");
+    for name in ["16M-1", "16M", "33M", "sparse", "hollow"] {
+        fs::remove_file(site.src().join(name)).unwrap();
+    }
+    assert_eq!(number(&site.report("--delete src dst"), "deleted"), 5);
     for options in ["--delete", "--stage --delete", "--inplace --delete --checksum", "-n --delete"] {
         assert_eq!(site.ok(&format!("-i {options} src dst")), "", "{options}");
         assert_idle(&site.report(&format!("{options} src dst")));
@@ -52,7 +56,7 @@ fn a_tree_in_place_of_nothing_is_a_copy_too() {
 
 #[test]
 fn random_edits_arrive_in_both_modes() {
-    for seed in 0..rounds(6) {
+    for seed in 0..rounds(3) {
         let site = Site::empty();
         tree::small(&site.src());
         fs::write(site.src().join("long"), noise(1_500_000, 4)).unwrap();
@@ -96,7 +100,31 @@ fn changed_pages_of_long_files_are_all_that_is_sent() {
         let sent = number(&report, "literal_bytes");
         assert!((1..200_000).contains(&sent), "{mode}: {report}");
         assert!(number(&report, "wire_received_bytes") < 1 << 20, "{mode}: {report}");
-        assert_idle(&site.report(&format!("{mode} --delete src {destination}")));
+    }
+    assert_idle(&site.report("--delete src in"));
+}
+
+#[test]
+fn files_that_are_one_at_one_side_and_two_at_the_other_become_what_the_source_has() {
+    for mode in ["--inplace", "--stage"] {
+        for (linked, single) in [("src", "dst"), ("dst", "src")] {
+            let site = Site::empty();
+            let long = noise(200_000, 1);
+            for (name, bytes) in [("same", &b"same"[..]), ("none", b""), ("long", &long)] {
+                for (side, is_linked) in [(linked, true), (single, false)] {
+                    let dir = site.rig.path(side);
+                    super::write(&dir.join(name), bytes);
+                    if is_linked {
+                        fs::hard_link(dir.join(name), dir.join(format!("{name}-too"))).unwrap();
+                    } else {
+                        super::write(&dir.join(format!("{name}-too")), bytes);
+                    }
+                }
+            }
+            site.ok(&format!("{mode} --delete src dst"));
+            assert_same(&site.src(), &site.dst());
+            assert_idle(&site.report(&format!("{mode} --delete src dst")));
+        }
     }
 }
 

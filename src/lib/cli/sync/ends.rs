@@ -30,11 +30,16 @@ use crate::engine::sync::source::{Source, serve};
 use crate::engine::sync::{drive, journal, stage, state};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Errand, Say};
+use crate::rule::sync::wire::corrupt;
+use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail};
 
 const NAME: &str = "repl-sync";
 /// How long a far end may take to come to its end once the link is closed.
 const PARTING: Duration = Duration::from_secs(30);
+
+/// What a hook is told.
+const TOLD: [&str; 5] = ["REPL_POINT", "REPL_DIR", "REPL_ENGINE", "REPL_ERROR", "REPL_CODE"];
 
 /// A link that works both ways.
 struct Ends {
@@ -84,7 +89,7 @@ fn run_nearest(args: &Args, filter: Filter, words: &[OsString]) -> Result<()> {
         let shown = replica.to_string_lossy().into_owned();
         match place_of(args, &replica, words) {
             Ok(Some(place)) if farthest.as_ref().is_none_or(|(best, _)| place > *best) => {
-                farthest = Some((place, replica))
+                farthest = Some((place, replica));
             }
             Ok(Some(_)) => {}
             Ok(None) => say(&format!("{shown} does not say where it stands")),
@@ -127,7 +132,7 @@ fn place_of(args: &Args, replica: &OsString, words: &[OsString]) -> Result<Optio
     let (peer, ends) = called(args, &place, Role::Source, &with_source(words, replica))?;
     let link = Link::start(inlet(ends.input, None), std::fs::File::from(ends.output));
     let looked = Desk::new(&link.control, &Operator::There).look().map(|look| look.facts.place);
-    let told = link.finish(&looked.as_ref().map(drop).map_err(|_| anyhow::anyhow!("no look")).map(|_| ()));
+    let told = link.finish(&looked.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}")));
     finish(peer, told)?;
     looked
 }
@@ -198,6 +203,10 @@ fn give_end<'a>(args: &'a Args, filter: Filter, source: &Path, told: &Arc<Told>)
         rate: args.bwlimit,
         errand: Mutex::new(Box::new(move |errand, values| match errand {
             Errand::Hook => {
+                // They become a hook's environment: nothing but what a hook is told gets in there.
+                if let Some((key, _)) = values.iter().find(|(key, _)| !TOLD.contains(&key.as_str())) {
+                    return Err(corrupt(format!("no hook is told {}", show(key))));
+                }
                 let point = values.iter().find(|(key, _)| key == "REPL_POINT").map(|(_, point)| point.clone());
                 args.run_hooks(&point.unwrap_or_default(), &values).map(|()| Vec::new())
             }
@@ -317,7 +326,7 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
     };
     let path = match &args.restrict {
         Some(root) => {
-            asked.submit(args)?;
+            asked.submit(args, role)?;
             confined(root, &path)?
         }
         None => path,

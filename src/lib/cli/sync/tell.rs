@@ -46,12 +46,17 @@ pub fn say(args: &Args, told: &Told, say: Say, bytes: &[u8]) {
     }
     told.bar.suspend(|| match say {
         // When standard output is gone, the exit code remains.
-        Say::Out => drop(report::print(bytes)),
+        Say::Out => drop(report::print(&harmless(bytes))),
         Say::Warning if !args.talk.quiet => ends::say(&words()),
         Say::Verbose if args.talk.verbose => ends::say(&words()),
         Say::Report => *told.report.lock() = Some(bytes.to_vec()),
         Say::Warning | Say::Verbose | Say::Progress => {}
     });
+}
+
+/// Lines for standard output as we would have made them: a peer's may be meant for the terminal that shows them.
+fn harmless(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| if matches!(byte, b' '..=b'~' | b'\n') { *byte } else { b'?' }).collect()
 }
 
 /// The report as JSON.
@@ -83,12 +88,12 @@ pub fn object(done: &Report) -> Value {
 
 /// Prints the report as it is wanted.
 pub fn report(args: &Args, text: &[u8]) -> Result<()> {
-    if args.json {
-        return report::print(&[text, b"\n"].concat());
-    }
     let Ok(done) = serde_json::from_slice::<Value>(text) else {
         return Ok(());
     };
+    if args.json {
+        return report::print(format!("{done}\n").as_bytes());
+    }
     let number = |key: &str| done[key].as_u64().unwrap_or_default();
     if let (Some(seconds), false) = (done["downtime_seconds"].as_f64(), args.talk.quiet) {
         ends::say(&format!("the server was down for {seconds:.3} s"));

@@ -106,7 +106,8 @@ impl<'a, W: Write> Lane<'a, W> {
             if last.is_none() && is_ending && self.options.only.is_none() {
                 last = self.source.end()?;
             }
-            if last.is_some() && self.source.position() > last {
+            // But a boundary is told with the bytes before it: without it they would not be fed.
+            if last.is_some() && self.source.position() > last && !self.source.owes_mark() {
                 return self.finish();
             }
             let next = self.ship_one();

@@ -303,6 +303,14 @@ impl Source {
         }
     }
 
+    /// Whether a boundary that was seen is still to be handed out; no more needs to be read for that.
+    pub(super) fn owes_mark(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            let due = open.marked + 1..=self.limit(open);
+            open.scanner.boundary().is_some_and(|mark| due.contains(&mark.offset) && mark.offset >= open.sent)
+        })
+    }
+
     /// Whether `--until POSITION` was reached.
     fn is_reached(&self, open: &Open) -> bool {
         matches!(self.options.until, Some(Until::Position(until)) if open.segment.at(open.sent) >= until)

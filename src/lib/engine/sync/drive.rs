@@ -9,8 +9,10 @@
 mod guard;
 mod last;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -26,6 +28,7 @@ use super::pass::Manner;
 use super::profile::Profile;
 use super::receiver::{Desk, Link, Operator, Passes, wait_for_tick};
 use super::server::{Commands, Server};
+use super::stage;
 use super::state::State;
 use super::target::Target;
 use crate::edge::clock;
@@ -34,6 +37,7 @@ use crate::edge::tree::Tree;
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::rule::sync::wire::ask::Say;
 use crate::value::exit::{Code, Failure, code_of};
+use crate::value::name::Name;
 
 /// Hot passes at most.
 const HOT_MAX: u64 = 8;
@@ -121,6 +125,8 @@ struct Drive<'a> {
     /// What the source's procedure makes up for.
     may_change: bool,
     needs_recovery: bool,
+    /// Files to fetch whole.
+    distrusted: HashSet<Name>,
 }
 
 /// Makes a destination what the source at the other end of the link is.
@@ -136,13 +142,13 @@ pub fn run(link: &mut Link, destination: &Path, options: &Options, operator: &Op
         filter: Arc::new(options.filter.clone()),
         may_change: false,
         needs_recovery: false,
+        distrusted: HashSet::new(),
     };
-    let done = drive.run();
+    let done = drive.run().map_err(|error| drive.link.blame(error));
     if let Err(error) = &done {
         drive.on_error(error);
     }
     done?;
-    use std::sync::atomic::Ordering::Relaxed;
     let mut report = drive.report;
     report.took = began.elapsed();
     report.wire = (link.traffic.sent.load(Relaxed), link.traffic.received.load(Relaxed));
@@ -241,7 +247,7 @@ impl Drive<'_> {
             is_itemized: self.options.is_itemized,
             shows_progress: self.options.shows_progress,
             allows_empty: self.options.allows_empty,
-            distrusted: std::collections::HashSet::new(),
+            distrusted: &mut self.distrusted,
         })
     }
 
@@ -294,7 +300,7 @@ impl Drive<'_> {
         // The point of no return is in here.
         let switched = self.hook("before-switch").and_then(|()| server.confirm_down()).and_then(|()| {
             let carried = (&*self.filter, &dropped);
-            ground.switch(state, carried, self.profile, &source, self.options.keeps_old)
+            ground.switch(state, carried, self.profile, &source)
         });
         if let Err(error) = switched {
             return Err(brought_back(server, &may_start, error));
@@ -302,7 +308,9 @@ impl Drive<'_> {
         stopped.streams.clear();
         // What cannot be written down keeps no server down.
         let remembered = self.remember(state, &source);
-        self.wake(server, &may_start, &stopped).and(remembered)
+        let woken = self.wake(server, &may_start, &stopped);
+        // Behind a failure the old tree may be wanted after all.
+        woken.and(remembered).and_then(|()| stage::clean(state, self.options.keeps_old))
     }
 
     /// Passes while the destination's server runs, until they do not get shorter.
@@ -379,9 +387,10 @@ impl Drive<'_> {
         let place = shown(&self.destination);
         let failure =
             Failure::new(Code::Hook, format!("{place} is the new one, whole, but its server does not work on it"));
-        let failure = match self.options.keeps_old {
-            true => failure.hint(format!("repl-sync --rollback {place} takes the old one back")),
-            false => failure,
+        let failure = if self.report.mode == Some("stage") {
+            failure.hint(format!("repl-sync --rollback {place} takes the old one back"))
+        } else {
+            failure
         };
         error.context(failure)
     }

@@ -27,7 +27,10 @@ impl Errands {
         match errand {
             Errand::Look => self.look(),
             Errand::Begin => self.begin(),
-            Errand::Stop => self.procedure.as_mut().map_or(Ok(Vec::new()), Procedure::stop),
+            Errand::Stop => {
+                let made = self.procedure.as_mut().map_or(Ok(Vec::new()), Procedure::stop)?;
+                Ok([made, self.settings.profile.laid(&self.dir)?].concat())
+            }
             Errand::Release => {
                 self.procedure.take().map_or(Ok(()), |mut procedure| procedure.release()).map(|()| Vec::new())
             }

@@ -40,7 +40,9 @@ pub enum Role {
 pub fn call<R: Read>(mut input: R, output: &mut impl Write, role: Role, words: &[OsString]) -> Result<R> {
     let mut payload = VERSION.to_le_bytes().to_vec();
     payload.push(role as u8);
-    words.iter().for_each(|word| put_text(&mut payload, word.as_bytes()));
+    for word in words {
+        put_text(&mut payload, word.as_bytes());
+    }
     let mut hello = MAGIC.to_vec();
     hello.extend(seal(b'H', 0, &payload, None));
     send(output, &hello)?;

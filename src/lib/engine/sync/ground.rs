@@ -126,14 +126,7 @@ impl Ground<'_> {
     }
 
     /// Puts the new content in its place; a stage has carried into it what takes no part, but for what is dropped.
-    pub fn switch(
-        self,
-        state: &State,
-        carried: (&Filter, &Filter),
-        profile: Profile,
-        source: &str,
-        keeps_old: bool,
-    ) -> Result<()> {
+    pub fn switch(self, state: &State, carried: (&Filter, &Filter), profile: Profile, source: &str) -> Result<()> {
         match self {
             Ground::Stage(stage) => {
                 stage.carry(carried.0, carried.1)?;
@@ -141,7 +134,7 @@ impl Ground<'_> {
                     stage.tree().remove(&name, false)?;
                 }
                 stage.tree().sync()?;
-                stage.switch(keeps_old)
+                stage.switch()
             }
             Ground::Journal(_, journal, _) if journal.is_empty() => {
                 drop(journal);

@@ -175,9 +175,22 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Whether nothing was told of a name in an earlier pass: what a journal has is not done yet, and found again.
+    pub fn is_news(&self, name: &Name) -> bool {
+        self.target.pending(name).is_none()
+    }
+
+    /// Only what a name wears changes.
+    pub fn dressed(&self, new: &Entry, old: Option<&Entry>) {
+        if self.is_news(&new.name) {
+            self.count(|counts| counts.dressed += 1);
+            self.tell(Act::Dress, new, old);
+        }
+    }
+
     /// A name is not settled.
     pub fn unsettle(&self, name: &Name, why: Cause) {
-        if why.is_change && self.forgives.is_some_and(|profile| profile.may_change(name)) {
+        if why.is_change && self.forgives(name) {
             return;
         }
         let mut book = self.state.lock();
@@ -185,6 +198,11 @@ impl<'a> Ledger<'a> {
         if book.unsettled.names.len() < NAMES {
             book.unsettled.names.push((name.clone(), why.text));
         }
+    }
+
+    /// Whether the source's procedure makes up for it that this file changes while it is read.
+    pub fn forgives(&self, name: &Name) -> bool {
+        self.forgives.is_some_and(|profile| profile.may_change(name))
     }
 
     /// The file is to be fetched whole the next time.
@@ -222,7 +240,7 @@ impl<'a> Ledger<'a> {
         {
             let counts = &mut self.state.lock().counts;
             counts.literal += literal;
-            counts.matched += new.stamp.size.saturating_sub(literal);
+            counts.matched = counts.matched.saturating_add(new.stamp.size.saturating_sub(literal));
             match (is_changed, old) {
                 (true, Some(_)) => counts.updated += 1,
                 (true, None) => counts.created += 1,

@@ -14,12 +14,11 @@ use parking_lot::Mutex;
 use moved::Moves;
 
 use super::channel::Sender;
+use super::door::{ANY, Ear};
 use super::ledger::{Ledger, Outcome};
-use super::listing::hear;
-use super::target::{Basis, Sink, Target};
+use super::target::{Basis, Sink, Target, is_dressed};
 use crate::edge::tree::Dress;
 use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
-use crate::rule::sync::wire::Frame;
 use crate::rule::sync::wire::ask::{Ask, Pages, Part};
 use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::{Cause, Patch, Tell};
@@ -36,9 +35,14 @@ pub struct Work {
     basis: Basis,
     sink: Mutex<Option<Arc<Sink>>>,
     left: AtomicUsize,
+    /// By range; it grows with what has come, not with what a peer says of its length.
     cvs: Mutex<Vec<Cv>>,
+    /// The source has none of it any more.
+    is_given_up: AtomicBool,
     trouble: Mutex<Option<Cause>>,
     literal: AtomicU64,
+    /// Whether bytes here are other ones, written or not.
+    differs: AtomicBool,
     moves: Moves,
 }
 
@@ -56,6 +60,8 @@ pub enum Task {
     Small(Vec<Arc<Work>>),
     /// A range of a longer file.
     Range(Arc<Work>, u64),
+    /// So many ranges of one of which nothing more is to be had.
+    Rest(Arc<Work>, usize),
 }
 
 impl Work {
@@ -68,12 +74,19 @@ impl Work {
             basis,
             sink: Mutex::default(),
             left: AtomicUsize::new(ranges),
-            cvs: Mutex::new(vec![[0; 32]; ranges]),
+            cvs: Mutex::default(),
+            is_given_up: AtomicBool::new(false),
             trouble: Mutex::default(),
             literal: AtomicU64::new(0),
+            differs: AtomicBool::new(false),
             new,
             old,
         }
+    }
+
+    /// Its bytes are not searched for elsewhere in it.
+    pub fn stays(&mut self) {
+        self.moves = Moves::none();
     }
 
     /// Whether it goes with others in one question.
@@ -84,6 +97,16 @@ impl Work {
     fn part(&self, offset: u64) -> Part {
         let size = self.new.stamp.size;
         Part { name: self.new.name.clone(), offset, length: RANGE.min(size - offset), size }
+    }
+
+    /// Whether there is nothing more to ask for.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self, why: Cause) {
+        self.is_given_up.store(true, Ordering::Release);
+        self.trouble(why);
     }
 
     /// Notes why what is here may not be what is there; the first cause stays.
@@ -109,7 +132,7 @@ pub struct Line<'a, 'l> {
     /// To the other end.
     pub sender: Sender,
     /// From the other end.
-    pub inbox: &'a mut Receiver<Frame>,
+    pub ear: &'a mut Ear,
     /// Where changes go.
     pub target: Target<'a>,
     /// What comes of the files.
@@ -125,12 +148,13 @@ pub struct Line<'a, 'l> {
 impl Line<'_, '_> {
     /// Sends a question.
     fn ask(&self, ask: &Ask) -> Result<()> {
+        self.ear.expect(ANY);
         self.sender.send(ask.seal(self.number))
     }
 
     /// Waits for an answer.
     fn hear(&self) -> Result<Tell> {
-        hear(self.inbox)
+        self.ear.hear()
     }
 
     /// Does what comes until nothing comes any more.
@@ -143,12 +167,12 @@ impl Line<'_, '_> {
                 Ok(Task::Small(works)) => self.small(&works)?,
                 Ok(Task::Range(work, offset)) => {
                     self.range(&work, offset)?;
-                    if work.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        self.finish(&work)?;
-                    }
+                    self.done(&work, 1)?;
                 }
+                Ok(Task::Rest(work, count)) => self.done(&work, count)?,
                 Err(_) => return Ok(()),
             }
+            self.ear.close();
         }
     }
 
@@ -165,13 +189,20 @@ impl Line<'_, '_> {
     /// One range of a file: its digests are compared, what differs is asked for, and what is then here is proven by the
     /// cv of the range.
     fn range(&self, work: &Work, offset: u64) -> Result<()> {
+        if work.is_given_up() {
+            return Ok(());
+        }
         let part = work.part(offset);
         let is_all_new = work.basis.size() <= offset && !work.moves.are_known();
         let done = if is_all_new { self.fetch(work, &part) } else { self.compare(work, &part) };
         let cv = done?;
         self.ledger.advance(part.length);
         if let Some(cv) = cv {
-            work.cvs.lock()[(offset / RANGE) as usize] = cv;
+            let (mut cvs, number) = (work.cvs.lock(), (offset / RANGE) as usize);
+            if cvs.len() <= number {
+                cvs.resize(number + 1, [0; 32]);
+            }
+            cvs[number] = cv;
         }
         Ok(())
     }
@@ -182,7 +213,7 @@ impl Line<'_, '_> {
         let (stamp, proof, theirs) = match self.hear()? {
             Tell::Digests(stamp, proof, theirs) => (stamp, proof, theirs),
             Tell::Gone(why) => {
-                work.trouble(why);
+                work.give_up(why);
                 return Ok(None);
             }
             _ => return Err(corrupt("not the digests of a range")),
@@ -262,9 +293,10 @@ impl Line<'_, '_> {
                             return Err(corrupt("a patch of another group"));
                         };
                         let is_in_place = lack.from == patch.offset && !patch.bytes.is_empty();
-                        let laid = match is_in_place {
-                            true => self.lay_pages(work, part, &patch, pages)?,
-                            false => self.lay(work, part, &patch, lack.from, &mut buffer)?,
+                        let laid = if is_in_place {
+                            self.lay_pages(work, part, &patch, pages)?
+                        } else {
+                            self.lay(work, part, &patch, lack.from, &mut buffer)?
                         };
                         match laid {
                             Some(cv) => own[lack.number] = cv,
@@ -277,7 +309,7 @@ impl Line<'_, '_> {
                     return Ok(Some(is_laid));
                 }
                 Tell::Gone(why) => {
-                    work.trouble(why);
+                    work.give_up(why);
                     return Ok(None);
                 }
                 _ => return Err(corrupt("not the pages of a range")),
@@ -312,6 +344,7 @@ impl Line<'_, '_> {
             return Ok(None);
         }
         work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
+        work.differs.store(true, Ordering::Relaxed);
         if self.is_dry {
             return Ok(Some(cv));
         }
@@ -345,6 +378,7 @@ impl Line<'_, '_> {
             return Ok(None);
         }
         work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
+        work.differs.store(true, Ordering::Relaxed);
         if !self.is_dry {
             let sink = self.sink(work)?;
             for (offset, bytes) in runs.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
@@ -389,7 +423,7 @@ impl Line<'_, '_> {
                     return Ok(self.prove(work, part, &own, &proof));
                 }
                 Tell::Gone(why) => {
-                    work.trouble(why);
+                    work.give_up(why);
                     return Ok(None);
                 }
                 _ => return Err(corrupt("not the bytes of a range")),
@@ -397,9 +431,16 @@ impl Line<'_, '_> {
         }
     }
 
+    fn done(&self, work: &Work, ranges: usize) -> Result<()> {
+        if work.left.fetch_sub(ranges, Ordering::AcqRel) == ranges { self.finish(work) } else { Ok(()) }
+    }
+
     /// All ranges of a file are done.
     fn finish(&self, work: &Work) -> Result<()> {
-        let cvs = std::mem::take(&mut *work.cvs.lock());
+        let mut cvs = std::mem::take(&mut *work.cvs.lock());
+        if !work.is_given_up() {
+            cvs.resize(merkle::parts(work.new.stamp.size, RANGE), [0; 32]);
+        }
         let digest = merkle::fold(&cvs, true);
         self.settle(work, digest, Some(work.new.stamp.size))
     }
@@ -414,8 +455,12 @@ impl Line<'_, '_> {
         let mut new = work.new.clone();
         new.stamp.size = length;
         let old = work.old.as_ref();
-        let is_changed = sink.is_some() || old.is_none_or(|old| !old.is_file()) || work.basis.size() != length;
+        let differs = sink.is_some() || work.differs.load(Ordering::Relaxed);
+        let is_changed = differs || old.is_none_or(|old| !old.is_file()) || work.basis.size() != length;
         let literal = work.literal.load(Ordering::Relaxed);
+        if let Some(old) = old.filter(|old| !is_changed && !is_dressed(&new, old, self.dress)) {
+            self.ledger.dressed(&new, Some(old));
+        }
         let here = match (is_changed, self.is_dry) {
             (true, false) => {
                 let sink = sink.map_or_else(|| self.target.sink(&new, old).map(Arc::new), Ok)?;
@@ -424,6 +469,9 @@ impl Line<'_, '_> {
             (false, false) => self.target.keep(&new, old, digest, self.dress)?,
             (_, true) => Stamp::default(),
         };
+        if trouble.is_some() && !self.is_dry && self.ledger.forgives(&new.name) {
+            self.target.prove_mixture(&new, old, self.dress)?;
+        }
         match trouble {
             None => self.ledger.settle(work, Outcome::Equal { here, digest, is_changed, literal }),
             Some(why) => self.ledger.settle(work, Outcome::Fuzzy { why, is_changed, literal }),

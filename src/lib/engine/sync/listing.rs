@@ -1,22 +1,23 @@
 //! The source's list, as it comes: a few frames ahead, and believed only where it is one that a walk could have made.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
 
 use super::channel::Sender;
+use super::door::Ear;
 use super::ledger::Ledger;
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::Ask;
+use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::{Cause, Tell};
-use crate::rule::sync::wire::{Frame, corrupt};
 use crate::value::entry::Entry;
-use crate::value::exit::{Code, Failure, fail};
 use crate::value::name::Name;
 
 /// Frames that are asked for ahead.
 const AHEAD: usize = 3;
+/// No file is longer than 64 TiB: what is known of its parts must fit into memory.
+const FILE_MAX: u64 = 64 << 40;
 /// The line of the list and of errands.
 pub const CONTROL: u16 = 0;
 
@@ -25,32 +26,19 @@ pub struct Control {
     /// To the other end.
     pub sender: Sender,
     /// From the other end.
-    pub inbox: Receiver<Frame>,
+    pub ear: Ear,
 }
 
 impl Control {
-    /// Sends a question.
+    /// Sends a question, which has one frame as its answer.
     pub fn ask(&self, ask: &Ask) -> Result<()> {
+        self.ear.expect(1);
         self.sender.send(ask.seal(CONTROL))
     }
 
     /// Waits for an answer; what the other end could not do is an error with its exit code.
     pub fn hear(&self) -> Result<Tell> {
-        hear(&self.inbox)
-    }
-}
-
-/// Waits for an answer on a line; what the other end could not do is an error with its exit code.
-pub fn hear(inbox: &Receiver<Frame>) -> Result<Tell> {
-    let Ok(frame) = inbox.recv() else {
-        return fail(Code::Link, "the link is gone");
-    };
-    match Tell::parse(frame)? {
-        Tell::Failed(code, why, hint) => {
-            let failure = Failure::new(code, why);
-            Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into())
-        }
-        tell => Ok(tell),
+        self.ear.hear()
     }
 }
 
@@ -152,6 +140,9 @@ impl<'a, 'l> Listing<'a, 'l> {
             self.open.pop();
         }
         let has_parent = name.is_root() || !self.open.is_empty();
+        if entry.is_file() && entry.stamp.size > FILE_MAX {
+            return Err(corrupt(format!("{name} has {} bytes", entry.stamp.size)));
+        }
         if !is_in_order || !has_parent || self.filter.leaves_out(name, entry.is_directory()) {
             return Err(corrupt(format!("{name} has no place in the list")));
         }

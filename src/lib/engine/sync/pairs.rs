@@ -175,7 +175,9 @@ mod tests {
         let dir = Dir::open(root.path()).unwrap();
         let pairs = [pair("a", false), pair("a/b", true), pair("c", false)];
         let mut new = New::create(&dir, b"one").unwrap();
-        pairs.iter().for_each(|pair| new.add(pair).unwrap());
+        for pair in &pairs {
+            new.add(pair).unwrap();
+        }
         assert_eq!(Old::open(&dir, b"one").unwrap().count(), 0, "not before it is finished");
         new.finish().unwrap();
         let mut old = Old::open(&dir, b"one").unwrap();
@@ -190,7 +192,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = Dir::open(root.path()).unwrap();
         let mut new = New::create(&dir, b"one").unwrap();
-        ["a", "b", "c"].iter().for_each(|name| new.add(&pair(name, false)).unwrap());
+        for name in ["a", "b", "c"] {
+            new.add(&pair(name, false)).unwrap();
+        }
         new.finish().unwrap();
         let path = root.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();

@@ -3,15 +3,17 @@
 //!
 //! Nothing is removed before all of the list has come without an error, and nothing at all unless asked for.
 
+mod rest;
 pub mod workers;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use parking_lot::Mutex;
 
+use self::rest::Rest;
 use self::workers::{Batch, Lines};
 use super::journal::op::Op;
 use super::ledger::Ledger;
@@ -71,39 +73,6 @@ pub struct Pass<'a, 'l> {
     pub held: &'a Mutex<HashSet<Name>>,
 }
 
-/// What the merge leaves for its end.
-#[derive(Default)]
-struct Rest {
-    /// In the order of names.
-    removals: Vec<(Name, bool)>,
-    /// What takes the place of a directory here, once that is empty.
-    late: Vec<(Entry, Option<Entry>)>,
-    /// Further names of what has several: the entry, the first name, whether they are one file here already.
-    links: Vec<(Entry, Name, bool, Option<Entry>)>,
-    directories: Vec<(Entry, Option<Entry>)>,
-    leaders: HashMap<(u64, u64), (Name, Option<u64>)>,
-    /// Files here that have several names, and which file of the source each is.
-    taken: HashMap<(u64, u64), (u64, u64)>,
-    turn: u64,
-    /// Bytes that new files take.
-    needed: u64,
-}
-
-impl Rest {
-    /// Whether what is here is a name of a file that another file of the source has: it must get a file of its own.
-    fn is_taken(&mut self, new: &Entry, old: &Entry) -> bool {
-        let identity = |entry: &Entry| (entry.stamp.device, entry.stamp.inode);
-        let is_shared = new.is_file() && old.is_file() && old.links > 1;
-        is_shared && *self.taken.entry(identity(old)).or_insert(identity(new)) != identity(new)
-    }
-
-    /// What is a directory here and something else at the source.
-    fn in_place_of_directories(&self) -> impl Iterator<Item = &Entry> {
-        let linked = self.links.iter().filter(|(.., old)| old.as_ref().is_some_and(Entry::is_directory));
-        self.late.iter().map(|(new, _)| new).chain(linked.map(|(new, ..)| new))
-    }
-}
-
 impl Pass<'_, '_> {
     /// Goes through it all.
     pub fn run(&self, lines: &mut Lines, listing: &mut Listing<'_, '_>, walk: Walk, old: Old) -> Result<()> {
@@ -147,7 +116,7 @@ impl Pass<'_, '_> {
             }
             while let Some(name) = planned.next_if(|name| *name <= new.name) {
                 if let (Target::Journal(_, journal), true) = (self.target, name != new.name && (self.turnout)(&name)) {
-                    journal.forget(&name)?;
+                    rest.forget(journal, name)?;
                 }
             }
             let entry = match here.next_if(|entry| matches!(entry, Ok(entry) if entry.name == new.name)) {
@@ -161,7 +130,7 @@ impl Pass<'_, '_> {
             self.absent(gone.map_err(unread)?, rest);
         }
         if let Target::Journal(_, journal) = self.target {
-            planned.filter(|name| (self.turnout)(name)).try_for_each(|name| journal.forget(&name))?;
+            planned.filter(|name| (self.turnout)(name)).try_for_each(|name| rest.forget(journal, name))?;
         }
         Ok(listing.is_whole())
     }
@@ -192,7 +161,7 @@ impl Pass<'_, '_> {
             counts.entries += 1;
             if is_file {
                 counts.files += 1;
-                counts.bytes += new.stamp.size;
+                counts.bytes = counts.bytes.saturating_add(new.stamp.size);
             }
         });
         if new.is_directory() {
@@ -215,6 +184,9 @@ impl Pass<'_, '_> {
         if matches!(new.kind, Kind::Character(..) | Kind::Block(..)) && !self.manner.dress.devices {
             return Ok(());
         }
+        if matches!(new.kind, Kind::Character(..) | Kind::Block(..)) && !self.manner.dress.devices {
+            return Ok(());
+        }
         if let Kind::Link(_) = &new.kind {
             self.profile.refuse_link(&new.name)?;
         }
@@ -224,7 +196,7 @@ impl Pass<'_, '_> {
             if let Some((leader, leader_inode)) = rest.leaders.get(&(new.stamp.device, new.stamp.inode)) {
                 let is_one = inode.is_some() && inode == *leader_inode;
                 if is_file {
-                    self.ledger.count(|counts| counts.bytes -= new.stamp.size);
+                    self.ledger.count(|counts| counts.bytes = counts.bytes.saturating_sub(new.stamp.size));
                 }
                 rest.links.push((new, leader.clone(), is_one, old));
                 return Ok(());
@@ -270,39 +242,29 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn dressed(&self, new: &Entry, old: Option<&Entry>) {
-        if self.is_news(&new.name) {
-            self.ledger.count(|counts| counts.dressed += 1);
-            self.ledger.tell(Act::Dress, new, old);
-        }
-    }
-
-    /// Whether nothing was told of a name in an earlier pass: what a journal has is not done yet, and found again.
-    fn is_news(&self, name: &Name) -> bool {
-        self.target.pending(name).is_none()
-    }
-
     /// Something other than a directory.
     fn put(&self, new: Entry, old: Option<Entry>, rest: &mut Rest, batch: &mut Batch<'_>) -> Result<()> {
         if new.is_file() {
             self.reserve(&new, old.as_ref(), rest)?;
-            let basis = match self.ledger.is_distrusted(&new.name) {
-                true => Basis::default(),
-                false => self.target.basis(&new.name, old.as_ref())?,
+            let basis = if self.ledger.is_distrusted(&new.name) {
+                Basis::default()
+            } else {
+                self.target.basis(&new.name, old.as_ref())?
             };
             let turn = rest.turn;
             rest.turn += 1;
-            return if batch.add(Work::new(turn, new, old, basis)) {
-                Ok(())
-            } else {
-                fail(Code::Failed, "the workers ended early")
-            };
+            let mut work = Work::new(turn, new, old, basis);
+            if self.profile.must_mirror() {
+                // Pages of a database do not move; to search for them would be down time.
+                work.stays();
+            }
+            return if batch.add(work) { Ok(()) } else { fail(Code::Failed, "the workers ended early") };
         }
         let is_equal = old.as_ref().is_some_and(|old| old.kind == new.kind);
         let is_dressed = old.as_ref().is_some_and(|old| is_dressed(&new, old, self.manner.dress));
         match (is_equal, is_dressed) {
             (true, true) => return self.settle_journal(&new.name),
-            (true, false) => self.dressed(&new, old.as_ref()),
+            (true, false) => self.ledger.dressed(&new, old.as_ref()),
             (false, _) => self.made(&new, old.as_ref()),
         }
         if !is_equal && new.links > 1 {
@@ -323,7 +285,7 @@ impl Pass<'_, '_> {
         if self.manner.is_dry || self.target.pending(&new.name).is_some() {
             return Ok(());
         }
-        rest.needed += new.allocated.saturating_sub(old.map_or(0, |old| old.allocated));
+        rest.needed = rest.needed.saturating_add(new.allocated.saturating_sub(old.map_or(0, |old| old.allocated)));
         if rest.needed > self.room {
             let text =
                 format!("the destination needs {} bytes more, and its file system has {}", rest.needed, self.room);
@@ -341,7 +303,7 @@ impl Pass<'_, '_> {
     }
 
     fn made(&self, new: &Entry, old: Option<&Entry>) {
-        if self.is_news(&new.name) {
+        if self.ledger.is_news(&new.name) {
             self.ledger.count(|counts| counts.created += 1);
             self.ledger.tell(Act::Create, new, old);
         }
@@ -363,11 +325,11 @@ impl Pass<'_, '_> {
     /// What is not at the source goes, the deepest first.
     fn remove(&self, rest: &mut Rest, is_whole: bool) -> Result<()> {
         let held = std::mem::take(&mut *self.held.lock());
-        self.refuse_held(rest, &held)?;
+        rest.refuse_held(&held)?;
         rest.removals.retain(|(name, _)| !held.contains(name));
         if !self.manner.is_deleting {
             self.refuse_others(rest)?;
-            return self.refuse_late(rest);
+            return rest.refuse_late();
         }
         if !is_whole {
             return Ok(());
@@ -379,7 +341,7 @@ impl Pass<'_, '_> {
             return Err(failure.hint("look at what goes by -n --itemize, then use a higher --max-delete").into());
         }
         for (name, is_directory) in rest.removals.iter().rev() {
-            if self.is_news(name) {
+            if !rest.removed.contains(name) {
                 self.ledger.count(|counts| counts.deleted += 1);
                 self.ledger.tell(Act::Delete, &removed(name, *is_directory), None);
             }
@@ -387,7 +349,7 @@ impl Pass<'_, '_> {
                 _ if self.manner.is_dry => {}
                 Target::Direct(tree) => tree.remove(name, *is_directory)?,
                 Target::Journal(_, journal) => {
-                    journal.add(Op::Remove { name: name.clone(), is_directory: *is_directory })?
+                    journal.add(Op::Remove { name: name.clone(), is_directory: *is_directory })?;
                 }
             }
         }
@@ -408,26 +370,6 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Without leave to remove, a directory with something in it stays one.
-    fn refuse_late(&self, rest: &Rest) -> Result<()> {
-        let is_full = |new: &&Entry| rest.removals.iter().any(|(name, _)| name.is_below(&new.name));
-        rest.in_place_of_directories().find(is_full).map_or(Ok(()), |new| {
-            let text = format!("{} is {} at the source and a directory with something in it here", new.name, new.kind);
-            Err(Failure::new(Code::Guarded, text).hint("let it go by --delete").into())
-        })
-    }
-
-    /// So does one with something in it that takes no part.
-    fn refuse_held(&self, rest: &Rest, held: &HashSet<Name>) -> Result<()> {
-        rest.in_place_of_directories().find(|new| held.contains(&new.name)).map_or(Ok(()), |new| {
-            let text = format!(
-                "{} is {} at the source and a directory with something in it here that is left out",
-                new.name, new.kind
-            );
-            Err(Failure::new(Code::Guarded, text).hint("move the directory away, or --exclude its name").into())
-        })
-    }
-
     /// Further names of what has several.
     fn link(&self, rest: &Rest) -> Result<()> {
         for (new, leader, is_one, old) in &rest.links {
@@ -435,7 +377,7 @@ impl Pass<'_, '_> {
                 self.settle_journal(&new.name)?;
                 continue;
             }
-            if self.is_news(&new.name) {
+            if self.ledger.is_news(&new.name) {
                 self.ledger.count(|counts| counts.dressed += 1);
                 self.ledger.tell(Act::Link(leader), new, old.as_ref());
             }
@@ -462,7 +404,7 @@ impl Pass<'_, '_> {
         for (new, old) in rest.directories.iter().rev() {
             let was_dressed = old.as_ref().is_some_and(|old| is_dressed(new, old, self.manner.dress));
             if !was_dressed && old.as_ref().is_some_and(Entry::is_directory) {
-                self.dressed(new, old.as_ref());
+                self.ledger.dressed(new, old.as_ref());
             }
             match self.target {
                 _ if self.manner.is_dry => {}

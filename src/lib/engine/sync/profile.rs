@@ -174,6 +174,15 @@ impl Profile {
         }
     }
 
+    /// Whether a file of this name belongs to a copy and comes from the source's procedure.
+    pub fn lays(self, name: &Name) -> bool {
+        match self {
+            Profile::Postgres => [LABEL, TABLESPACES].iter().any(|known| name.bytes() == known.as_bytes()),
+            Profile::Mariadb => name.parent().is_root() && mariadb::is_index(name.last()),
+            _ => false,
+        }
+    }
+
     /// Whether [`Profile::user`] would have seen a server, as far as we may look.
     pub fn shows_use(self, path: &Path) -> bool {
         match self {
@@ -227,6 +236,15 @@ impl Profile {
             Profile::Bdb => bdb::homes(&Dir::open(tree.path())?)?,
             _ => Vec::new(),
         })
+    }
+
+    /// Files of a source that a copy must have in another form, once the source holds still.
+    pub(super) fn laid(self, dir: &Dir) -> Result<Vec<(Name, Vec<u8>)>> {
+        let files = match self {
+            Profile::Mariadb => mariadb::laid(dir)?,
+            _ => Vec::new(),
+        };
+        Ok(files.into_iter().map(|(name, bytes)| (Name::root().join(name.as_bytes()), bytes)).collect())
     }
 
     /// From where on a copy that has just been made needs log, where its log is in it.

@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use anyhow::Result;
 use parking_lot::Mutex;
 
 use super::channel::{Inbox, Sender, outbox};
+use super::door::{self, Door};
 use super::facts::Facts;
 use super::ledger::{Counts, Ledger, Unsettled};
 use super::listing::{Control, Listing};
@@ -22,7 +22,7 @@ use super::pairs::{New, Old};
 use super::pass::workers::Lines;
 use super::pass::{Manner, Pass, Turnout};
 use super::profile::Profile;
-use super::source::{Laid, Traffic};
+use super::source::{Laid, Show, Traffic};
 use super::target::Target;
 use crate::edge::dir::Dir;
 use crate::edge::tree::{Dress, Tree};
@@ -30,13 +30,10 @@ use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Ask, Errand, Say};
 use crate::rule::sync::wire::tell::Tell;
-use crate::rule::sync::wire::{Frame, LINES_MAX, corrupt};
+use crate::rule::sync::wire::{LINES_MAX, corrupt};
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
-
-/// Frames of a line that may wait for its worker.
-const FRAMES: usize = 4;
 
 /// The link, from this end.
 pub struct Link {
@@ -47,7 +44,11 @@ pub struct Link {
     /// Bytes on the wire.
     pub traffic: Arc<Traffic>,
     writer: JoinHandle<Result<()>>,
+    fault: Fault,
 }
+
+/// Why reading came to its end, where that was not the end of the link.
+type Fault = Arc<Mutex<Option<anyhow::Error>>>;
 
 impl Link {
     /// Starts what writes and what reads. Reading ends when the other end is gone.
@@ -57,18 +58,31 @@ impl Link {
         let counted = Arc::clone(&traffic);
         let writer = std::thread::spawn(move || outbox.write(output, &counted.sent, None));
         let count = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-        let (mut boxes, mut inboxes): (Vec<_>, Vec<_>) =
-            (0..=count.clamp(4, usize::from(LINES_MAX) - 1)).map(|_| sync_channel(FRAMES)).unzip();
+        let (doors, mut ears): (Vec<_>, Vec<_>) =
+            (0..=count.clamp(4, usize::from(LINES_MAX) - 1)).map(|_| door::pair()).unzip();
         let read = Inbox::new(input, Arc::clone(&traffic.received));
-        let control = Control { sender: sender.clone(), inbox: inboxes.remove(0) };
-        let answers = std::mem::take(&mut boxes);
-        std::thread::spawn(move || route(read, &answers));
-        Link { control, lines: Lines { sender, inboxes }, traffic, writer }
+        let control = Control { sender: sender.clone(), ear: ears.remove(0) };
+        let fault = Fault::default();
+        let noted = Arc::clone(&fault);
+        std::thread::spawn(move || {
+            // Noted before the doors are gone, by which the others see it.
+            *noted.lock() = route(read, &doors).err();
+            drop(doors);
+        });
+        Link { control, lines: Lines { sender, ears }, traffic, writer, fault }
     }
 
     /// Shows the operator something.
     pub fn tell(&self, operator: &Operator<'_>, say: Say, bytes: &[u8]) {
         tell(operator, &self.lines.sender, say, bytes);
+    }
+
+    /// What an error comes from: a link is also gone when what it brings makes no sense.
+    pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.fault.lock().take() {
+            Some(fault) if code_of(&error) == Code::Link => fault,
+            _ => error,
+        }
     }
 
     /// Tells the other end how it went, and waits until it has been told.
@@ -87,23 +101,29 @@ impl Link {
 }
 
 /// Hands each answer to its line. At the end of the link, or of sense, all lines end.
-fn route<R: Read>(mut inbox: Inbox<R>, lines: &[SyncSender<Frame>]) {
-    while let Ok(Some(frame)) = inbox.next() {
-        let Some(line) = lines.get(usize::from(frame.line)) else { return };
-        if line.send(frame).is_err() {
-            return;
+fn route<R: Read>(mut inbox: Inbox<R>, lines: &[Door]) -> Result<()> {
+    while let Some(frame) = inbox.next()? {
+        let Some(line) = lines.get(usize::from(frame.line)) else {
+            return Err(corrupt(format!("an answer on line {}", frame.line)));
+        };
+        if !line.hand(frame) {
+            break;
         }
     }
+    Ok(())
 }
+
+/// Runs the hook of a point.
+pub type RunHook<'a> = dyn Fn(&str, &[(String, String)]) -> Result<()> + Sync + 'a;
 
 /// Where the operator is.
 pub enum Operator<'a> {
     /// At this end.
     Here {
         /// Runs the hook of a point.
-        hook: Box<dyn Fn(&str, &[(String, String)]) -> Result<()> + Sync + 'a>,
+        hook: Box<RunHook<'a>>,
         /// Shows something.
-        say: Box<dyn Fn(Say, &[u8]) + Sync + 'a>,
+        say: Box<Show<'a>>,
     },
     /// At the other end.
     There,
@@ -134,9 +154,13 @@ impl<'a> Desk<'a> {
     /// Has something done at the source.
     pub fn errand(&self, errand: Errand, values: &[(String, String)]) -> Result<Laid> {
         self.link.ask(&Ask::Run(errand, values.to_vec()))?;
-        match self.link.hear()? {
-            Tell::Ran(files) => Ok(files),
-            _ => Err(corrupt("not the end of an errand")),
+        loop {
+            match self.link.hear()? {
+                Tell::Ran(files) => return Ok(files),
+                // Of a list that was given up.
+                Tell::Entries { .. } => {}
+                _ => return Err(corrupt("not the end of an errand")),
+            }
         }
     }
 
@@ -219,7 +243,7 @@ pub struct Passes<'a> {
     /// Whether a source without anything is taken for one.
     pub allows_empty: bool,
     /// Files to fetch whole.
-    pub distrusted: HashSet<Name>,
+    pub distrusted: &'a mut HashSet<Name>,
 }
 
 /// How a pass went.
@@ -265,7 +289,7 @@ impl Passes<'_> {
         let item = self.is_itemized.then_some(item);
         let progress: super::ledger::Tell<'_> = Box::new(move |text| tell(operator, sender, Say::Progress, text));
         let progress = self.shows_progress.then_some(progress);
-        let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(&mut self.distrusted), self.forgives);
+        let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(self.distrusted), self.forgives);
         let ledger = ledger.telling(progress);
         let mut listing = Listing::begin(&self.link.control, &self.filter, &ledger)?;
         if !self.allows_empty && listing.is_empty()? {
@@ -286,9 +310,9 @@ impl Passes<'_> {
             profile: self.profile,
             held: &held,
         };
-        let mut lines = Lines { sender: sender.clone(), inboxes: std::mem::take(&mut self.link.lines.inboxes) };
+        let mut lines = Lines { sender: sender.clone(), ears: std::mem::take(&mut self.link.lines.ears) };
         let ran = pass.run(&mut lines, &mut listing, walk, old);
-        self.link.lines.inboxes = lines.inboxes;
+        self.link.lines.ears = lines.ears;
         ran?;
         drop(listing);
         if self.state.is_some() && matches!(target, Target::Direct(_)) && !self.manner.is_dry {
@@ -296,7 +320,7 @@ impl Passes<'_> {
             target.tree().sync()?;
         }
         let (counts, unsettled, distrusted) = ledger.finish()?;
-        self.distrusted = distrusted;
+        *self.distrusted = distrusted;
         Ok(Passed { counts, unsettled, source: identity, took: began.elapsed() })
     }
 }
@@ -333,7 +357,7 @@ pub fn refresh_pairs(state: &Dir, source: &str, tree: &Tree, dress: Dress) -> Re
     let mut new = New::create(state, &known)?;
     for mut pair in Old::open(state, &known)? {
         if pair.is_pending {
-            let Some(entry) = tree.look(&pair.name)?.filter(|entry| entry.is_file()) else { continue };
+            let Some(entry) = tree.look(&pair.name)?.filter(crate::value::entry::Entry::is_file) else { continue };
             pair.here = entry.stamp;
             pair.is_pending = false;
         }

@@ -25,7 +25,7 @@ use crate::rule::sync::filter::Filter;
 use crate::rule::sync::merkle::{self, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
 use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
-use crate::rule::sync::wire::{LAID_MAX, corrupt};
+use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt};
 use crate::value::entry::Moment;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
@@ -39,8 +39,17 @@ const STEP: usize = 4 * GROUP as usize;
 /// Of a frame's bytes, this many are tried before all of them are compressed.
 const SAMPLE: usize = 8 << 10;
 
+/// Questions that may be open at once.
+const OPEN: usize = LINES_MAX as usize;
+
 /// What an errand makes: files to lay at the destination.
 pub type Laid = Vec<(Name, Vec<u8>)>;
+
+/// Runs an errand with its values.
+pub type Run<'a> = dyn FnMut(Errand, Vec<(String, String)>) -> Result<Laid> + Send + 'a;
+
+/// Shows the operator something.
+pub type Show<'a> = dyn Fn(Say, &[u8]) + Send + Sync + 'a;
 
 /// What stands on this side of the link.
 pub struct Source<'a> {
@@ -55,9 +64,9 @@ pub struct Source<'a> {
     /// Bytes per second at most.
     pub rate: Option<u64>,
     /// Runs an errand.
-    pub errand: Mutex<Box<dyn FnMut(Errand, Vec<(String, String)>) -> Result<Laid> + Send + 'a>>,
+    pub errand: Mutex<Box<Run<'a>>>,
     /// Shows the operator something.
-    pub say: Box<dyn Fn(Say, &[u8]) + Send + Sync + 'a>,
+    pub say: Box<Show<'a>>,
     /// Bytes on the wire.
     pub traffic: Arc<Traffic>,
 }
@@ -71,15 +80,31 @@ pub struct Traffic {
     pub received: Arc<AtomicU64>,
 }
 
+impl Source<'_> {
+    /// A file that takes part: whoever asks need not have it from our list.
+    fn open(&self, name: &Name) -> Result<File> {
+        let mut at = name.clone();
+        let mut is_directory = false;
+        while !at.is_root() {
+            if self.filter.leaves_out(&at, is_directory) {
+                return Err(Change("it takes no part").into());
+            }
+            (at, is_directory) = (at.parent(), true);
+        }
+        self.tree.open_read(name)?.context(Change("it vanished"))
+    }
+}
+
 /// A question that a worker answers.
 type Job = (u16, Ask);
 
 /// Answers until the other end says that it was all.
 pub fn serve(source: &Source<'_>, input: impl Read, output: impl Write + Send) -> Result<()> {
     let (sender, outbox) = outbox();
-    let (jobs, taken) = mpsc::channel::<Job>();
-    let (lists, listed) = mpsc::channel::<Job>();
-    let (errands, run) = mpsc::channel::<Job>();
+    // An honest end has no more questions open than there are lines; another one has to wait until it reads our answers.
+    let (jobs, taken) = mpsc::sync_channel::<Job>(OPEN);
+    let (lists, listed) = mpsc::sync_channel::<Job>(OPEN);
+    let (errands, run) = mpsc::sync_channel::<Job>(OPEN);
     let (taken, pass) = (Mutex::new(taken), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let pace = source.rate.map(Pace::new);
@@ -248,7 +273,7 @@ impl Worker<'_, '_> {
     fn file(&mut self, name: &Name) -> Result<&File> {
         let pass = self.pass.load(Ordering::Acquire);
         if !self.open.as_ref().is_some_and(|(of, opened, _)| *of == pass && opened == name) {
-            let file = self.source.tree.open_read(name)?.context(Change("it vanished"))?;
+            let file = self.source.open(name)?;
             self.open = Some((pass, name.clone(), file));
         }
         self.open.as_ref().map(|(.., file)| file).context("it vanished")
@@ -276,7 +301,7 @@ impl Worker<'_, '_> {
     }
 
     fn one_small(&self, name: &Name, known: Option<[u8; 32]>, buffer: &mut [u8]) -> Result<Small> {
-        let file = self.source.tree.open_read(name)?.context(Change("it vanished"))?;
+        let file = self.source.open(name)?;
         let count = read_at(&file, buffer, 0)?;
         let stamp = tree::stamp(&file)?;
         if count as u64 > GROUP {
@@ -299,7 +324,7 @@ impl Worker<'_, '_> {
         self.file(&part.name)?;
         let Some((.., file)) = &self.open else { return Ok(()) };
         let mut cvs = Vec::new();
-        let mut run = Run { begin: part.offset, bytes: Vec::with_capacity(STEP), hole: 0 };
+        let mut run = Stretch { begin: part.offset, bytes: Vec::with_capacity(STEP), hole: 0 };
         let is_whole = groups::read(file, part.offset, part.length, |group| {
             cvs.push(merkle::group(group.offset, group.bytes));
             let is_other = group.is_hole != (run.hole > 0);
@@ -320,7 +345,7 @@ impl Worker<'_, '_> {
         self.tell(line, &Tell::Done(tree::stamp(file)?, merkle::fold(&cvs, part.size <= RANGE)))
     }
 
-    fn tell_run(&self, line: u16, run: &mut Run) -> Result<()> {
+    fn tell_run(&self, line: u16, run: &mut Stretch) -> Result<()> {
         let begin = run.begin;
         if run.hole > 0 {
             self.tell(line, &Tell::Hole(begin, run.hole))?;
@@ -384,13 +409,13 @@ fn cause(error: &anyhow::Error) -> Cause {
 }
 
 /// Bytes, or a hole, that wait to be a frame.
-struct Run {
+struct Stretch {
     begin: u64,
     bytes: Vec<u8>,
     hole: u64,
 }
 
-impl Run {
+impl Stretch {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.hole == 0
     }

@@ -3,6 +3,7 @@
 //! interrupted run goes on with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -19,8 +20,9 @@ use crate::value::entry::Entry;
 use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
 
-/// Its name in the state directory, and that of the tree it replaced.
+/// Its name in the state directory, while it is copied, and that of the tree it replaced.
 const STAGE: &str = "stage";
+const DRAFT: &str = "stage.new";
 const OLD: &str = "old";
 
 /// See the module.
@@ -40,14 +42,23 @@ pub fn open_or_make(destination: &Path) -> Result<Tree> {
 impl Stage<'_> {
     /// The stage of a destination, with what an interrupted run left in it, or a copy of the destination.
     pub fn prepare<'a>(state: &'a State, destination: &Path, filter: &Filter, dress: Dress) -> Result<Stage<'a>> {
-        let is_new = state.dir().identity(STAGE)?.is_none();
-        let dir = state.dir().subdir(STAGE)?;
-        let tree = Tree::of(&dir)?;
-        if is_new && destination.exists() {
-            let old = Tree::open(destination)?;
-            let filter = filter.clone();
-            clone::clone_tree(&old, &tree, move |name, is_directory| filter.leaves_out(name, is_directory), dress)?;
+        if state.dir().identity(STAGE)?.is_some() {
+            let dir = state.dir().open_subdir(STAGE)?;
+            tidy(&dir, &Tree::of(&dir)?)?;
+        } else {
+            // One that is not a whole copy yet has another name: what only the destination has would be missing.
+            if state.dir().identity(DRAFT)?.is_some() {
+                remove_tree(state.dir(), DRAFT)?;
+            }
+            let draft = state.dir().subdir(DRAFT)?;
+            if destination.exists() {
+                let (old, filter) = (Tree::open(destination)?, filter.clone());
+                let skip = move |name: &Name, is_directory| filter.leaves_out(name, is_directory);
+                clone::clone_tree(&old, &Tree::of(&draft)?, skip, dress)?;
+            }
+            state.dir().rename(DRAFT, state.dir(), STAGE)?;
         }
+        let tree = Tree::of(&state.dir().open_subdir(STAGE)?)?;
         Ok(Stage { state, destination: destination.to_owned(), tree, dress })
     }
 
@@ -122,8 +133,8 @@ impl Stage<'_> {
         self.tree.dress(entry, self.dress)
     }
 
-    /// Exchanges the two trees. The old one goes, unless it is to be kept.
-    pub fn switch(self, keeps_old: bool) -> Result<()> {
+    /// Exchanges the two trees. The old one waits for [`clean`]: to remove it takes long, and the server is down.
+    pub fn switch(self) -> Result<()> {
         let (parent, name) = place(&self.destination)?;
         let state = self.state.dir();
         if self.destination.exists() {
@@ -133,17 +144,36 @@ impl Stage<'_> {
         }
         parent.sync()?;
         state.sync()?;
-        if state.identity(OLD)?.is_some() {
-            remove_tree(state, OLD)?;
-        }
         if state.identity(STAGE)?.is_some() {
-            if keeps_old {
-                return state.rename(STAGE, state, OLD).and_then(|()| state.sync());
+            if state.identity(OLD)?.is_some() {
+                clone::exchange(state, STAGE, state, OLD)?;
+            } else {
+                state.rename(STAGE, state, OLD)?;
             }
-            remove_tree(state, STAGE)?;
+            state.sync()?;
         }
         Ok(())
     }
+}
+
+/// Removes the trees that are not needed any more: those before the old one, and that, unless it is to be kept.
+pub fn clean(state: &State, keeps_old: bool) -> Result<()> {
+    discard(state)?;
+    if !keeps_old && state.dir().identity(OLD)?.is_some() {
+        remove_tree(state.dir(), OLD)?;
+    }
+    Ok(())
+}
+
+/// Removes what an interrupted run left at the root (see [`super::target::Target::sink`]): no pass would see it, and it
+/// would come into the destination with the switch.
+fn tidy(dir: &Dir, stage: &Tree) -> Result<()> {
+    for name in dir.names()? {
+        if name.as_bytes().starts_with(super::state::STATE.as_bytes()) {
+            stage.remove_all(&Name::root().join(name.as_bytes()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Throws away what an interrupted run left of a stage.

@@ -22,7 +22,7 @@ use crate::edge::blocks::{punch, write_all_at};
 use crate::edge::clone::clone_file;
 use crate::edge::read::read_at;
 use crate::edge::tree::{self, Dress, Tree};
-use crate::rule::sync::merkle::{self, Cv, GROUP};
+use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE};
 use crate::value::entry::{Entry, Stamp};
 use crate::value::name::Name;
 
@@ -40,6 +40,8 @@ pub enum Target<'a> {
 pub struct Basis {
     file: Option<File>,
     size: u64,
+    /// What the file does not reach to is zeros: it is going to be made longer.
+    is_padded: bool,
     /// Changed bytes that a journal has for it, in their order; none overlap.
     overlay: Vec<Extent>,
 }
@@ -81,7 +83,7 @@ impl<'a> Target<'a> {
                 return Ok(Basis::default());
             };
             let file = self.tree().open_read(name)?;
-            Ok(Basis { size: if file.is_some() { old.stamp.size } else { 0 }, file, overlay: Vec::new() })
+            Ok(Basis { size: if file.is_some() { old.stamp.size } else { 0 }, file, ..Basis::default() })
         };
         let Target::Journal(_, journal) = self else {
             return own();
@@ -89,11 +91,12 @@ impl<'a> Target<'a> {
         match self.pending(name).as_deref() {
             Some(Op::Place { entry, staged, .. }) => {
                 let file = journal.open_staged(*staged)?;
-                Ok(Basis { size: entry.stamp.size.min(file.metadata()?.len()), file: Some(file), overlay: Vec::new() })
+                let size = entry.stamp.size.min(file.metadata()?.len());
+                Ok(Basis { size, file: Some(file), ..Basis::default() })
             }
             Some(Op::Patch { entry, extents, .. }) if old.is_some_and(is_patched) => {
                 let file = self.tree().open_read(name)?;
-                Ok(Basis { size: entry.stamp.size, file, overlay: extents.clone() })
+                Ok(Basis { size: entry.stamp.size, file, is_padded: true, overlay: extents.clone() })
             }
             _ => own(),
         }
@@ -104,9 +107,8 @@ impl<'a> Target<'a> {
         let old = old.filter(|old| old.is_file());
         match self {
             Target::Direct(tree) => match old {
-                None => self.fresh(tree, new),
                 Some(old) if is_patched(old) => Ok(Sink::InPlace(tree.open_write(&new.name)?.context("it vanished")?)),
-                Some(_) => self.fresh(tree, new),
+                _ => self.fresh(tree, new),
             },
             Target::Journal(_, journal) => match journal.pending(&new.name).as_deref() {
                 Some(Op::Place { entry, staged, .. }) => {
@@ -134,17 +136,18 @@ impl<'a> Target<'a> {
             made => return made.map(Sink::InPlace),
         }
         let old = tree.look(&new.name)?;
-        let (file, name) = beside(tree, &new.name)?;
+        let (file, name) = beside(tree)?;
         self.copy_old(new, old.as_ref().filter(|old| old.is_file()), &file)?;
         Ok(Sink::Fresh(file, name))
     }
 
     /// What differs goes over the old content; of a small file all of it comes.
     fn copy_old(&self, new: &Entry, old: Option<&Entry>, file: &File) -> Result<()> {
-        if old.is_some() && new.stamp.size > GROUP {
-            if let Some(old) = self.tree().open_read(&new.name)? {
-                clone_file(&old, file)?;
-            }
+        if old.is_some()
+            && new.stamp.size > GROUP
+            && let Some(old) = self.tree().open_read(&new.name)?
+        {
+            clone_file(&old, file)?;
         }
         Ok(())
     }
@@ -173,6 +176,16 @@ impl<'a> Target<'a> {
                 Ok(here)
             }
         }
+    }
+
+    /// A file that changed while it was read is a mixture, of which no digest came. A journal that is committed with it
+    /// must have the one of what is here: an interrupted replay is held against that.
+    pub fn prove_mixture(&self, new: &Entry, old: Option<&Entry>, dress: Dress) -> Result<()> {
+        if self.pending(&new.name).is_none() {
+            return Ok(());
+        }
+        let digest = self.basis(&new.name, old)?.digest(self)?;
+        self.keep(new, old, digest, dress).map(drop)
     }
 
     /// Puts bytes at their place; all of them are within one group. The basis is the file's.
@@ -262,11 +275,11 @@ fn is_there(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
 }
 
-/// A new file in the directory of a name.
-fn beside(tree: &Tree, name: &Name) -> Result<(File, Name)> {
+/// A new file that is to take the place of another: at the root, where the next run looks for what a kill has left.
+fn beside(tree: &Tree) -> Result<(File, Name)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = name.parent().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
+    let name = Name::root().join(format!(".repl-sync-{}-{number}", std::process::id()).as_bytes());
     Ok((tree.create(&name)?, name))
 }
 
@@ -297,7 +310,7 @@ impl Basis {
         let buffer = &mut buffer[..length];
         let count = self.file.as_ref().map_or(Ok(0), |file| read_at(file, buffer, offset))?;
         let Target::Journal(_, journal) = target else { return Ok(count) };
-        if self.overlay.is_empty() {
+        if !self.is_padded {
             return Ok(count);
         }
         buffer[count..].fill(0);
@@ -307,16 +320,30 @@ impl Basis {
         Ok(length)
     }
 
+    /// The digest of all of it.
+    fn digest(&self, target: &Target<'_>) -> Result<Cv> {
+        if self.size <= GROUP {
+            let mut bytes = vec![0; self.size as usize];
+            let count = self.read(target, 0, &mut bytes)?;
+            return Ok(merkle::whole(&bytes[..count]));
+        }
+        let mut ranges = Vec::new();
+        for offset in (0..self.size).step_by(RANGE as usize) {
+            ranges.push(merkle::fold(&self.digests(target, offset, RANGE)?, self.size <= RANGE));
+        }
+        Ok(merkle::fold(&ranges, true))
+    }
+
     /// The cvs of the groups of a part, as far as the content reaches.
     pub fn digests(&self, target: &Target<'_>, offset: u64, length: u64) -> Result<Vec<Cv>> {
         let length = self.size.saturating_sub(offset).min(length);
         if length == 0 {
             return Ok(Vec::new());
         }
-        if let (Some(file), true) = (&self.file, self.overlay.is_empty()) {
-            if let Some(cvs) = groups::digests(file, offset, length)? {
-                return Ok(cvs);
-            }
+        if let (Some(file), false) = (&self.file, self.is_padded)
+            && let Some(cvs) = groups::digests(file, offset, length)?
+        {
+            return Ok(cvs);
         }
         let mut cvs = Vec::new();
         let mut buffer = vec![0; GROUP as usize];

@@ -82,12 +82,17 @@ fn changes(act: Act<'_>, new: &Entry, old: &Entry) -> [u8; 9] {
     ]
 }
 
-/// Control bytes, the backslash and bytes above 126 as `\#ooo`, as rsync prints them.
+/// Control bytes, bytes above 126, and a backslash that would be read so, as `\#ooo`: as rsync prints them.
 fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    for byte in bytes {
+    for (at, byte) in bytes.iter().enumerate() {
+        let is_plain = match &bytes[at..] {
+            [b'\\', b'#', digits @ ..] => digits.len() < 3 || !digits[..3].iter().all(u8::is_ascii_digit),
+            [first, ..] => (b' '..=b'~').contains(first),
+            [] => true,
+        };
         match byte {
-            b' '..=b'[' | b']'..=b'~' => text.push(*byte),
+            _ if is_plain => text.push(*byte),
             _ => text.extend(format!("\\#{byte:03o}").bytes()),
         }
     }

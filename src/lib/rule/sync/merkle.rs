@@ -18,8 +18,12 @@ pub const SHORT: usize = 12;
 /// A chaining value, or the digest of a whole file.
 pub type Cv = [u8; 32];
 
-/// The cv of a group that begins at `offset` of a file of more than one group.
+/// The cv of a group that begins at `offset` of a file of more than one group. Of nothing, which a file that became
+/// shorter may hold there, it is one that no group has.
 pub fn group(offset: u64, bytes: &[u8]) -> Cv {
+    if bytes.is_empty() {
+        return [0; 32];
+    }
     Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
 }
 
@@ -94,6 +98,12 @@ mod tests {
                 assert_eq!(fold(&pages, false), group(5 * GROUP, &bytes[..length]), "{length} {size}");
             }
         }
+    }
+
+    #[test]
+    fn a_group_of_nothing_is_none() {
+        assert_eq!(group(GROUP, b""), [0; 32]);
+        assert_ne!(group(GROUP, b"\0"), [0; 32]);
     }
 
     #[test]

@@ -129,3 +129,11 @@ fn name(reader: &mut Reader<'_>) -> Option<Name> {
 fn string(reader: &mut Reader<'_>) -> Option<String> {
     String::from_utf8(reader.text(TEXT_MAX)?.to_vec()).ok()
 }
+
+/// An exit code other than that of success.
+fn failure(reader: &mut Reader<'_>) -> Option<Code> {
+    Code::from_number(reader.byte()?).filter(|code| *code != Code::Done)
+}
+
+#[cfg(test)]
+mod tests;

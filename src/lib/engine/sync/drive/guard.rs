@@ -33,12 +33,11 @@ impl Drive<'_> {
 
     /// A tree must not be synced into itself.
     pub(super) fn guard_places(&self, look: &Look) -> Result<()> {
-        let here = match self.destination.exists() {
-            true => identity(&Tree::open(&self.destination)?)?,
-            false => {
-                let machine = identity(&Tree::open(Path::new("/"))?)?;
-                format!("{} -\n{}", parts(&machine).0, self.destination.to_string_lossy())
-            }
+        let here = if self.destination.exists() {
+            identity(&Tree::open(&self.destination)?)?
+        } else {
+            let machine = identity(&Tree::open(Path::new("/"))?)?;
+            format!("{} -\n{}", parts(&machine).0, self.destination.to_string_lossy())
         };
         let (source, own) = (parts(&look.identity), parts(&here));
         let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));
@@ -65,9 +64,10 @@ impl Drive<'_> {
         let is_database = here.must_mirror() && !self.options.is_engine_told;
         let is_other = here != self.profile && (self.profile.must_mirror() || is_database);
         if is_other && dir.names()?.iter().any(is_foreign) {
-            let text = match self.profile.must_mirror() {
-                true => format!("{place} holds something else than a {} database", self.profile),
-                false => format!("{place} holds a {here} database, and the source none"),
+            let text = if self.profile.must_mirror() {
+                format!("{place} holds something else than a {} database", self.profile)
+            } else {
+                format!("{place} holds a {here} database, and the source none")
             };
             return Err(Failure::new(Code::Guarded, text).hint("--adopt overwrites it nevertheless").into());
         }

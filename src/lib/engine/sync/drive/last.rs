@@ -16,6 +16,7 @@ use crate::engine::sync::state::State;
 use crate::engine::sync::streams;
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::Errand;
+use crate::rule::sync::wire::corrupt;
 use crate::value::exit::{Code, code_of};
 use crate::value::name::Name;
 
@@ -59,6 +60,9 @@ impl Drive<'_> {
             match self.desk().errand(Errand::Release, &[]) {
                 Ok(_) => {
                     for (name, bytes) in &laid {
+                        if !self.profile.lays(name) {
+                            return Err(corrupt(format!("{name} belongs to no copy of a {} database", self.profile)));
+                        }
                         ground.lay(name, bytes, self.options.manner.dress)?;
                     }
                     break source;
@@ -119,9 +123,10 @@ impl Drive<'_> {
 
     /// No log is landed in the destination from now on.
     fn hold_streams(&self) -> Result<Vec<Lock>> {
-        match self.destination.exists() {
-            true => streams::hold(self.profile, &Tree::open(&self.destination)?),
-            false => Ok(Vec::new()),
+        if self.destination.exists() {
+            streams::hold(self.profile, &Tree::open(&self.destination)?)
+        } else {
+            Ok(Vec::new())
         }
     }
 }

@@ -17,7 +17,7 @@ use super::op::{Extent, Op};
 use crate::edge::dir::Dir;
 use crate::edge::tree::Tree;
 use crate::value::entry::{Entry, Kind, Stamp};
-use crate::value::exit::{Code, Failure, code_of, fail};
+use crate::value::exit::{Code, code_of, fail};
 use crate::value::name::Name;
 
 /// Space is counted in such pieces, and each new name may take one in its directory.
@@ -268,8 +268,7 @@ impl Check<'_> {
             let entry = entry.map_err(|unread| unread.error).context("cannot list a directory that is replaced")?;
             let is_in_the_way = seen.cleared.iter().any(|directory| entry.name.is_below(directory));
             if is_in_the_way && !seen.removed.contains(&entry.name) {
-                let text = format!("{} is in a directory that gives way to something else", entry.name);
-                return Err(Failure::new(Code::Guarded, text).hint("move it away").into());
+                return self.refuse(&entry.name, "is in a directory that gives way to something else");
             }
         }
         Ok(())

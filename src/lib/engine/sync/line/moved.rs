@@ -56,6 +56,11 @@ impl Moves {
         Moves { shifts: Mutex::new(shifts), ..Moves::default() }
     }
 
+    /// Of a file whose bytes never do.
+    pub(super) fn none() -> Moves {
+        Moves { are_over: AtomicBool::new(true), ..Moves::default() }
+    }
+
     /// Whether bytes moved, as far as is known.
     pub(super) fn are_known(&self) -> bool {
         self.are_proven.load(Ordering::Relaxed) && !self.are_over()
@@ -226,7 +231,7 @@ impl Line<'_, '_> {
                     return if cv == proof || self.is_dry { Ok(Some(cv)) } else { self.fetch_again(work, part) };
                 }
                 Tell::Gone(why) => {
-                    work.trouble(why);
+                    work.give_up(why);
                     return Ok(None);
                 }
                 _ => return Err(corrupt("not what a range is made of")),

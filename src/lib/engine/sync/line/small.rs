@@ -50,6 +50,9 @@ impl Line<'_, '_> {
     fn one_small(&self, work: &Work, known: Option<Cv>, answer: Small) -> Result<()> {
         let digest = match (answer, known) {
             (Small::Same(stamp), Some(digest)) => {
+                if stamp.size != work.basis.size() {
+                    return Err(corrupt("'the same' of another length"));
+                }
                 work.hold(&stamp);
                 digest
             }
@@ -63,6 +66,7 @@ impl Line<'_, '_> {
                 }
                 work.hold(&stamp);
                 work.literal.store(bytes.len() as u64, Ordering::Relaxed);
+                work.differs.store(true, Ordering::Relaxed);
                 if !self.is_dry {
                     let sink = self.sink(work)?;
                     if !bytes.is_empty() {

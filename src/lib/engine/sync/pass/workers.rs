@@ -1,5 +1,6 @@
 //! The workers of a pass: started for a round, fed, and waited for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -10,9 +11,9 @@ use parking_lot::Mutex;
 
 use super::Pass;
 use crate::engine::sync::channel::Sender;
+use crate::engine::sync::door::Ear;
 use crate::engine::sync::line::{Line, Task, Work};
 use crate::rule::sync::merkle::RANGE;
-use crate::rule::sync::wire::Frame;
 use crate::value::exit::{Code, fail};
 
 /// Small files in one question, and how many bytes they may have together.
@@ -28,7 +29,7 @@ pub struct Lines {
     /// To the other end.
     pub sender: Sender,
     /// From the other end, by line.
-    pub inboxes: Vec<Receiver<Frame>>,
+    pub ears: Vec<Ear>,
 }
 
 /// Small files that wait to be asked for together.
@@ -44,8 +45,7 @@ impl Batch<'_> {
         let work = Arc::new(work);
         let size = work.new.stamp.size;
         if !work.is_small() {
-            let ranges = (0..size).step_by(RANGE as usize);
-            return ranges.into_iter().all(|offset| self.tasks.send(Task::Range(Arc::clone(&work), offset)).is_ok());
+            return self.add_ranges(&work);
         }
         let is_elsewhere = self.small.last().is_some_and(|last| last.new.name.parent() != work.new.name.parent());
         if is_elsewhere && self.small.len() >= ENOUGH && !self.flush() {
@@ -54,6 +54,23 @@ impl Batch<'_> {
         self.size += size;
         self.small.push(work);
         self.small.len() < BATCH && self.size < BATCH_BYTES || self.flush()
+    }
+
+    /// Of a file of which nothing more is to be had, the ranges that are left are one task: what its length is, a peer
+    /// says.
+    fn add_ranges(&self, work: &Arc<Work>) -> bool {
+        let mut ranges = (0..work.new.stamp.size).step_by(RANGE as usize);
+        while let Some(offset) = ranges.next() {
+            let task = if work.is_given_up() {
+                Task::Rest(Arc::clone(work), 1 + ranges.by_ref().count())
+            } else {
+                Task::Range(Arc::clone(work), offset)
+            };
+            if self.tasks.send(task).is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn flush(&mut self) -> bool {
@@ -75,12 +92,12 @@ impl Pass<'_, '_> {
         let sender = &lines.sender;
         std::thread::scope(|scope| {
             let mut workers = Vec::new();
-            for (number, inbox) in (1..).zip(&mut lines.inboxes) {
+            for (number, ear) in (1..).zip(&mut lines.ears) {
                 let (waiting, over) = (&waiting, &over);
                 let line = Line {
                     number,
                     sender: sender.clone(),
-                    inbox,
+                    ear,
                     target: self.target,
                     ledger: self.ledger,
                     page: self.manner.page,
@@ -88,7 +105,9 @@ impl Pass<'_, '_> {
                     is_dry: self.manner.is_dry,
                 };
                 workers.push(scope.spawn(move || {
-                    let done = line.work(waiting, over);
+                    // Whoever feeds waits for workers: one that ends must be seen to.
+                    let done = catch_unwind(AssertUnwindSafe(|| line.work(waiting, over)))
+                        .unwrap_or_else(|_| fail(Code::Failed, "a worker ended abruptly"));
                     if done.is_err() {
                         over.store(true, Ordering::Release);
                         drain(&line, waiting);
@@ -123,7 +142,7 @@ fn drain(line: &Line<'_, '_>, tasks: &Mutex<Receiver<Task>>) {
                 false
             }
         };
-        while line.inbox.try_recv().is_ok() {}
+        line.ear.close();
         if ended {
             return;
         }

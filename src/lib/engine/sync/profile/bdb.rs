@@ -91,8 +91,10 @@ pub(super) fn homes(dir: &Dir) -> Result<Vec<Name>> {
     Ok([Name::root()].into_iter().chain(beside).collect())
 }
 
+/// The beginning of the last segment of the log: recovery adds records of its own to that, so that it is not the
+/// master's any more.
 pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {
-    end_of_log(dir, &Scheme::Bdb)
+    Ok(end_of_log(dir, &Scheme::Bdb)?.map(|end| end.segment.at(0)))
 }
 
 /// The segments of an environment, in order.

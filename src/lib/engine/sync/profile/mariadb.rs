@@ -4,6 +4,9 @@
 //! the background, also when no statement may write (see the procedure). The binary log is part of the copy: recovery
 //! asks it what became of prepared transactions, and a server that is fed by us keeps its place in it.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{Defaults, Names, end_of_log, number};
@@ -20,6 +23,11 @@ const LOCKED: [&str; 2] = ["ibdata1", CONTROL];
 /// Aria's control file: a magic number (`fe fe 0c`), its version, and 16 bytes that no other installation has.
 const CONTROL: &str = "aria_log_control";
 const CONTROL_MAGIC: [u8; 3] = [0xfe, 0xfe, 0x0c];
+
+/// In the names of the logs that a replica of the engine's own replication receives.
+const RELAY: &[u8] = b"relay-bin";
+/// Longest index of binary logs that is read.
+const INDEX_MAX: u64 = 1 << 20;
 
 pub(super) const NAMES: Names = Names {
     // Temporary tables, and what says where the server is.
@@ -78,12 +86,51 @@ pub(super) fn facts(dir: &Dir) -> Result<Facts> {
     Ok(Facts { marks: marks.into_iter().collect(), place: None, left: Vec::new() })
 }
 
-/// The end of the binary log that was copied, where it is in the directory.
+/// The indexes of binary logs as the copy needs them. A server that has an absolute path as the base of its log writes
+/// absolute paths: a replica would look for its log where the master has its own, and on one machine it would find that.
+pub(super) fn laid(dir: &Dir) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for name in dir.names()?.into_iter().filter_map(|name| name.into_string().ok()) {
+        if !is_index(name.as_bytes()) {
+            continue;
+        }
+        let text = dir.read_small(&name, INDEX_MAX)?.unwrap_or_default();
+        let near: Vec<u8> = text.split_inclusive(|byte| *byte == b'\n').flat_map(|line| beside(dir, line)).collect();
+        if near != text {
+            found.push((name, near));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file lists binary logs of the server's own.
+pub(super) fn is_index(name: &[u8]) -> bool {
+    name.ends_with(b".index") && !name.windows(RELAY.len()).any(|part| part == RELAY)
+}
+
+/// A line of an index, relative where its file lies beside the index.
+fn beside(dir: &Dir, line: &[u8]) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(OsStr::from_bytes(line));
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.is_absolute() && is_same(parent, dir.path()) => {
+            [b"./", name.as_bytes()].concat()
+        }
+        _ => line.to_owned(),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let one = one.canonicalize();
+    one.is_ok() && one.ok() == other.canonicalize().ok()
+}
+
+/// The beginning of the file in which the binary log that was copied ends. A feed passes over what the server has.
 pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {
     let names = dir.names()?;
     let kind = Kind { engine: Engine::Mariadb, pattern: None }.complete(names.iter().filter_map(|name| name.to_str()));
     match kind.ok().and_then(|kind| kind.scheme(&[])) {
-        Some(scheme) => end_of_log(dir, &scheme),
+        Some(scheme) => Ok(end_of_log(dir, &scheme)?.map(|end| end.segment.at(0))),
         None => Ok(None),
     }
 }

@@ -46,7 +46,7 @@ impl Target<'_> {
         let is_patched = old.is_some_and(is_patched);
         let sink = match (self, before.as_deref()) {
             (Target::Direct(tree), None | Some(Sink::InPlace(_))) if is_patched => {
-                let (file, name) = super::beside(tree, &new.name)?;
+                let (file, name) = super::beside(tree)?;
                 Sink::Fresh(file, name)
             }
             // A staged file of an earlier pass is the old content. A blob would be written twice, the second time while the

@@ -140,3 +140,26 @@ fn a_delta_that_is_none_says_nothing() {
     bad(&[&[0x54][..], &[255; 16], &[0]].concat());
     assert_eq!(read(b"none"), None);
 }
+
+/// Two blocks of 256 bytes with the same MD4 and the same weak sum: four pairs of colliding pieces one behind the other
+/// (Wang and others, 2005), of which each block has the one or the other such that the sums of their differences, and
+/// those by place, are nothing.
+fn collision() -> [Vec<u8>; 2] {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/md4-collision.txt"));
+    let mut blocks = text
+        .lines()
+        .map(|line| (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect());
+    [blocks.next().unwrap(), blocks.next().unwrap()]
+}
+
+/// Why its word only proposes.
+#[test]
+fn two_blocks_may_be_one_to_the_library() {
+    let [one, other] = collision();
+    assert!(one != other && one.len() == 256);
+    assert_eq!(known(&one, 256).search(&other, || false), [Piece::Copy(0, 256)]);
+    // What is behind them in a larger block changes nothing.
+    let tail = noise(BLOCK as usize - 256, 9);
+    let [one, other] = [one, other].map(|block| [block, tail.clone()].concat());
+    assert_eq!(known(&one, BLOCK).search(&other, || false), [Piece::Copy(0, u64::from(BLOCK))]);
+}

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Frame, LINES_MAX, SMALL_MAX, corrupt, name, seal, string};
+use super::{Frame, LINES_MAX, SMALL_MAX, corrupt, failure, name, seal, string};
 use crate::rule::sync::merkle::{Cv, GROUP, PAGE_MIN, RANGE};
 use crate::rule::sync::roll;
 use crate::value::escape::show_bytes;
@@ -104,7 +104,7 @@ fn part(reader: &mut Reader<'_>) -> Option<Part> {
     let name = name(reader)?;
     let (offset, length, size) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let end = offset.checked_add(length)?;
-    let is_sound = offset % RANGE == 0 && (1..=RANGE).contains(&length) && end <= size && size <= i64::MAX as u64;
+    let is_sound = offset % RANGE == 0 && (1..=RANGE).contains(&length) && end <= size && i64::try_from(size).is_ok();
     is_sound.then_some(Part { name, offset, length, size })
 }
 
@@ -209,7 +209,11 @@ impl Ask {
                 }
                 let mut groups = Vec::new();
                 while !reader.is_empty() {
-                    groups.push(pages(reader, &part, size)?);
+                    let group = pages(reader, &part, size)?;
+                    if groups.last().is_some_and(|last: &Pages| last.offset >= group.offset) {
+                        return None;
+                    }
+                    groups.push(group);
                 }
                 Ask::Pages(part, size, groups)
             }
@@ -229,7 +233,7 @@ impl Ask {
                 }
                 Ask::Run(errand, values)
             }
-            b'F' => Ask::Fail(Code::from_number(reader.byte()?)?, string(reader)?, string(reader)?),
+            b'F' => Ask::Fail(failure(reader)?, string(reader)?, string(reader)?),
             b'E' => {
                 let say = reader.byte()?;
                 Ask::Say(SAYS.into_iter().find(|known| *known as u8 == say)?, reader.rest().to_vec())

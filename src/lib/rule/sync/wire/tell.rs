@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Frame, LAID_MAX, corrupt, name, seal, string};
+use super::{Frame, LAID_MAX, corrupt, failure, name, seal, string};
 use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
 use crate::value::entry::{Entry, Stamp};
 use crate::value::escape::show_bytes;
@@ -110,17 +110,23 @@ impl Tell {
                     put_text(out, name.bytes());
                     put_text(out, why.as_bytes());
                 }
-                entries.iter().for_each(|entry| entry.print(out));
+                for entry in entries {
+                    entry.print(out);
+                }
                 b'e'
             }
             Tell::Smalls(files) => {
-                files.iter().for_each(|file| put_small(out, file));
+                for file in files {
+                    put_small(out, file);
+                }
                 b's'
             }
             Tell::Digests(stamp, cv, groups) => {
                 stamp.print(out);
                 out.extend(cv);
-                groups.iter().for_each(|group| out.extend(group));
+                for group in groups {
+                    out.extend(group);
+                }
                 b'd'
             }
             Tell::Data(offset, bytes) => {
@@ -135,7 +141,9 @@ impl Tell {
                 b'h'
             }
             Tell::Copy(offset, from, length) => {
-                [offset, from, length].into_iter().for_each(|number| out.extend(number.to_le_bytes()));
+                for number in [offset, from, length] {
+                    out.extend(number.to_le_bytes());
+                }
                 b'c'
             }
             Tell::Patches(patches) => {
@@ -229,7 +237,7 @@ impl Tell {
                 }
                 Tell::Ran(files)
             }
-            b'f' => Tell::Failed(Code::from_number(reader.byte()?)?, string(reader)?, string(reader)?),
+            b'f' => Tell::Failed(failure(reader)?, string(reader)?, string(reader)?),
             _ => return None,
         })
     }
