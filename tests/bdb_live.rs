@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "support/bdb.rs"]
+mod bdb;
 #[path = "support/rig.rs"]
 mod rig;
 
@@ -174,21 +176,9 @@ fn committed(dir: &Path) -> BTreeSet<u64> {
     ids
 }
 
-/// Walks record headers (prev, len, chksum, rectype, txnid, `prev_lsn`, opcode) and prints the id of each commit.
-const COMMITS: &str = r"
-import glob, struct, sys
-for path in sorted(glob.glob(sys.argv[1] + '/log.*')):
-    log, at = open(path, 'rb').read(), 28
-    while at + 32 <= len(log):
-        length, kind, txn, opcode = struct.unpack_from('<4xI4xII8xI', log, at)
-        if length == 0: break
-        if kind == 10 and opcode == 1 and at + length <= len(log): print('%x' % txn)
-        at += length
-";
-
 /// The same as [`committed`], for more log than `db5.3_printlog` prints in bearable time.
 fn committed_in_bulk(dir: &Path) -> BTreeSet<u64> {
-    let ran = Command::new("/usr/bin/python3").arg("-c").arg(COMMITS).arg(dir).output().unwrap();
+    let ran = Command::new("/usr/bin/python3").arg("-c").arg(bdb::COMMITS).arg(dir).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).lines().map(|id| u64::from_str_radix(id, 16).unwrap()).collect()
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/bdb.rs"]
+mod bdb;
 #[path = "support/rig.rs"]
 mod rig;
 
@@ -49,18 +51,6 @@ sys.stdout.flush()
 os._exit(0)
 ";
 
-/// Walks record headers (len, rectype, txnid, opcode) and prints the id of each commit.
-const BDB_COMMITS: &str = r"
-import glob, struct, sys
-for path in sorted(glob.glob(sys.argv[1] + '/log.*')):
-    log, at = open(path, 'rb').read(), 28
-    while at + 32 <= len(log):
-        length, kind, txn, opcode = struct.unpack_from('<4xI4xII8xI', log, at)
-        if length == 0: break
-        if kind == 10 and opcode == 1 and at + length <= len(log): print('%x' % txn)
-        at += length
-";
-
 /// Writes to a SQLite database in the directory until it is killed: row `n` is committed before row `n + 1` is begun.
 const SQLITE: &str = r"
 import sqlite3, sys, time
@@ -100,7 +90,7 @@ fn regions(dir: &Path) -> Vec<String> {
 }
 
 fn committed(rig: &Rig) -> BTreeSet<String> {
-    python(BDB_COMMITS, &rig.master())
+    python(bdb::COMMITS, &rig.master())
 }
 
 #[test]
@@ -121,7 +111,7 @@ fn an_environment_that_is_written_to_is_recovered_to_what_was_committed() {
         let told = sync(&rig, options);
         assert!(told["passes"].as_u64().unwrap() > 2, "{told}");
         assert_eq!(regions(&rig.replica()), [""; 0]);
-        let log = python(BDB_COMMITS, &rig.replica());
+        let log = python(bdb::COMMITS, &rig.replica());
         let rows = python(BDB_LOOK, &rig.replica());
         assert!(
             before.is_subset(&rows),

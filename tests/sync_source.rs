@@ -155,18 +155,8 @@ fn a_postgres_server_is_stopped_and_started_as_it_ran() {
     let server = Postgres::init(&stage, "destination", 1, "");
     let state = stage.path("state");
     fs::create_dir(&state).unwrap();
-    let open = || {
-        let commands = Commands {
-            stop: None,
-            start: None,
-            status: None,
-            check: None,
-            run_as: None,
-            dsn: None,
-            timeout: Duration::from_secs(60),
-        };
-        Server::new(Profile::Postgres, commands, &Dir::open(&state).unwrap(), &server.data, "run-1").unwrap()
-    };
+    let open =
+        || Server::new(Profile::Postgres, no_commands(), &Dir::open(&state).unwrap(), &server.data, "run-1").unwrap();
     let mut ours = open();
     assert_eq!(code_of(&ours.confirm_down().unwrap_err()), Code::Guarded);
     ours.stop().unwrap();
@@ -460,17 +450,14 @@ fn a_berkeley_db_environment_under_load_is_copied_and_recovered() {
     assert!(error.to_string().contains("was removed while"), "{error}");
 }
 
+/// Nothing that an operator has told.
+fn no_commands() -> Commands {
+    let (stop, start, status, check, run_as, dsn) = (None, None, None, None, None, None);
+    Commands { stop, start, status, check, run_as, dsn, timeout: Duration::from_secs(60) }
+}
+
 fn recover(state: &Path, made: &Path) {
-    let commands = Commands {
-        stop: None,
-        start: None,
-        status: None,
-        check: None,
-        run_as: None,
-        dsn: None,
-        timeout: Duration::from_secs(60),
-    };
-    let server = Server::new(Profile::Bdb, commands, &Dir::open(state).unwrap(), made, "run-1").unwrap();
+    let server = Server::new(Profile::Bdb, no_commands(), &Dir::open(state).unwrap(), made, "run-1").unwrap();
     server.recover(made).unwrap();
 }
 

@@ -90,20 +90,6 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads until the buffer is full or the file ends; says how many bytes.
-pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 /// Writes all bytes at an offset. One that no file can have is an error before anything is written.
 pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let end = offset.checked_add(bytes.len() as u64);
@@ -116,6 +102,7 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::read::read_at;
     use std::os::unix::fs::MetadataExt as _;
 
     const GIB: u64 = 1 << 30;
@@ -152,7 +139,7 @@ mod tests {
         assert_eq!(after.len(), before.len());
         assert!(after.blocks() < before.blocks());
         let mut read = vec![1; 1 << 18];
-        assert_eq!(read_full_at(&file, &mut read, 0).unwrap(), 1 << 17);
+        assert_eq!(read_at(&file, &mut read, 0).unwrap(), 1 << 17);
         let zeros: Vec<usize> = (0..1 << 17).filter(|at| read[*at] == 0).collect();
         assert!(zeros.into_iter().eq(((1 << 15)..(1 << 15) + (1 << 16)).chain([(1 << 17) - 1])));
     }
@@ -163,7 +150,7 @@ mod tests {
         write_all_at(&file, &vec![7; 200_000], 0).unwrap();
         write_zeros(&file, 10, 150_000).unwrap();
         let mut read = vec![1; 200_000];
-        read_full_at(&file, &mut read, 0).unwrap();
+        read_at(&file, &mut read, 0).unwrap();
         assert!(read.iter().enumerate().all(|(at, byte)| (*byte == 0) == (10..150_010).contains(&at)));
     }
 
@@ -172,9 +159,9 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         write_all_at(&file, b"12345", 0).unwrap();
         let mut read = [0; 4];
-        assert_eq!(read_full_at(&file, &mut read, 3).unwrap(), 2);
+        assert_eq!(read_at(&file, &mut read, 3).unwrap(), 2);
         assert_eq!(read, *b"45\0\0");
-        assert_eq!(read_full_at(&file, &mut read, 100).unwrap(), 0);
+        assert_eq!(read_at(&file, &mut read, 100).unwrap(), 0);
         for offset in [u64::MAX, u64::MAX - 2, 1 << 63, (1 << 63) - 1] {
             assert!(write_all_at(&file, b"1234", offset).is_err(), "{offset}");
         }

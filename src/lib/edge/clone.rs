@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::blocks;
 use super::dir::{self, Dir};
+use super::read::read_at;
 use super::tree::{Dress, Tree, Unread, Walk};
 use crate::value::entry::{Entry, Kind};
 use crate::value::exit::{Code, Failure, fail};
@@ -100,7 +101,7 @@ fn copy_by_hand(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> 
     let mut at = begin;
     while at < end {
         let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let count = blocks::read_full_at(from, &mut buffer[..most], at)?;
+        let count = read_at(from, &mut buffer[..most], at)?;
         if count == 0 {
             break;
         }

@@ -85,22 +85,6 @@ impl Coprocess {
         }
     }
 
-    /// The last of what it has printed on its standard error by now.
-    pub fn printed(&self) -> String {
-        // It is read by another thread, which may be a moment behind.
-        let mut seen = 0;
-        for _ in 0..10 {
-            std::thread::sleep(Duration::from_millis(20));
-            let length = self.tail.lock().len();
-            if length > 0 && length == seen {
-                break;
-            }
-            seen = length;
-        }
-        let tail = show_bytes(self.tail.lock().make_contiguous().trim_ascii());
-        if tail.is_empty() { "it printed nothing".to_owned() } else { tail }
-    }
-
     /// Says a line and hears one.
     pub fn ask(&mut self, line: &str) -> Result<String> {
         self.say(line)?;
@@ -108,9 +92,16 @@ impl Coprocess {
     }
 
     /// Ends its input and waits until it has ended by itself, with exit status 0.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        self.last_words().map(drop)
+    }
+
+    /// The same; returns the last of what it has printed on its standard error.
+    pub fn last_words(mut self) -> Result<String> {
         let status = self.end(self.timeout)?;
-        self.judge(status)
+        self.judge(status)?;
+        let tail = show_bytes(self.tail.lock().make_contiguous().trim_ascii());
+        Ok(if tail.is_empty() { "it printed nothing".to_owned() } else { tail })
     }
 
     /// It ended though nobody asked it to.

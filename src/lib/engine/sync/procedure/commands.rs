@@ -11,7 +11,7 @@ use crate::edge::coprocess::Coprocess;
 use crate::edge::hook::Hook;
 use crate::edge::program::Program;
 use crate::edge::user::User;
-use crate::value::exit::{Code, Failure, fail};
+use crate::value::exit::{Code, Failure};
 
 /// What the commands print is its standard error, and their exit statuses are its lines. No signal ends it in between;
 /// the commands get the usual meanings of signals back. When nobody is left to read, they write to nobody.
@@ -52,29 +52,25 @@ impl Commands {
                 return Err(self.thaw_after(named(error, "freeze")));
             }
         };
-        let printed = keeper.printed();
-        self.keeper = Some(keeper);
         if status == "0" {
+            self.keeper = Some(keeper);
             return Ok(());
         }
         // It may have done half of it.
-        let failed = fail::<()>(Code::Hook, format!("the freeze command exited with {status}: {printed}"));
-        let thawed = self.release();
-        failed.map_err(|error| if let Err(second) = thawed { error.context(format!("{second:#}")) } else { error })
+        let thawed = thaw(keeper);
+        let printed = thawed.as_deref().unwrap_or("see above");
+        let failed = anyhow::Error::from(Failure::new(
+            Code::Hook,
+            format!("the freeze command exited with {status}: {printed}"),
+        ));
+        Err(match thawed {
+            Ok(_) => failed,
+            Err(second) => failed.context(format!("{second:#}")),
+        })
     }
 
     pub(super) fn release(&mut self) -> Result<()> {
-        let Some(mut keeper) = self.keeper.take() else {
-            return Ok(());
-        };
-        match keeper.ask("thaw") {
-            Ok(status) if status == "0" => keeper.finish(),
-            Ok(status) => {
-                let printed = keeper.printed();
-                Err(still_frozen(&format!("the thaw command exited with {status}: {printed}")).into())
-            }
-            Err(error) => Err(still_frozen(&format!("{:#}", named(error, "thaw"))).into()),
-        }
+        self.keeper.take().map_or(Ok(()), |keeper| thaw(keeper).map(drop))
     }
 
     /// The thaw, where the keeper is gone.
@@ -102,6 +98,18 @@ impl Commands {
         ];
         values.extend(self.settings.dsn.iter().map(|dsn| ("REPL_DSN", dsn.clone())));
         Ok(values)
+    }
+}
+
+/// Has the keeper run the thaw; returns what both commands have printed, which is all there once it has ended.
+fn thaw(mut keeper: Coprocess) -> Result<String> {
+    match keeper.ask("thaw") {
+        Ok(status) if status == "0" => keeper.last_words(),
+        Ok(status) => {
+            let printed = keeper.last_words()?;
+            Err(still_frozen(&format!("the thaw command exited with {status}: {printed}")).into())
+        }
+        Err(error) => Err(still_frozen(&format!("{:#}", named(error, "thaw"))).into()),
     }
 }
 
