@@ -234,3 +234,24 @@ fn a_destination_whose_parent_is_not_ours_keeps_its_state_inside() {
     run(&["--stage"], &site.src()).fails(13, "--inplace");
     assert_same_but(&site.src(), &dst, |_| false);
 }
+
+#[test]
+fn what_only_the_destination_has_stays_though_it_came_or_changed_since_the_stage_was_made() {
+    let site = Site::synced();
+    let at = |name: &str| site.dst().join(name);
+    for name in ["dir/own", "changes", "goes"] {
+        fs::write(at(name), "old").unwrap();
+    }
+    // The stage that this one leaves is a copy from before.
+    site.run("--stage --stop : --start : --hook 'before-switch=exit 1' src dst").fails(9, "before-switch");
+    fs::create_dir(at("late")).unwrap();
+    fs::write(at("late/file"), "new").unwrap();
+    fs::write(at("changes"), "new").unwrap();
+    fs::remove_file(at("goes")).unwrap();
+    site.ok("--stage --stop : --start : --hook 'after-hot-pass=echo new >dst/during' src dst");
+    assert_eq!((read(at("dir/own")), read(at("late/file"))), ("old".to_owned(), "new".to_owned()));
+    assert_eq!((read(at("changes")), read(at("during"))), ("new".to_owned(), "new\n".to_owned()));
+    assert!(!at("goes").exists());
+    site.ok("--stage --delete src dst");
+    assert_same(&site.src(), &site.dst());
+}

@@ -28,7 +28,7 @@ use super::pass::Manner;
 use super::profile::Profile;
 use super::receiver::{Desk, Link, Operator, Passes, wait_for_tick};
 use super::server::{Commands, Server};
-use super::stage;
+use super::stage::{self, Carried};
 use super::state::State;
 use super::target::Target;
 use crate::edge::clock;
@@ -127,6 +127,8 @@ struct Drive<'a> {
     needs_recovery: bool,
     /// Files to fetch whole.
     distrusted: HashSet<Name>,
+    /// What only the destination has, and keeps.
+    others: Vec<Name>,
 }
 
 /// Makes a destination what the source at the other end of the link is.
@@ -143,6 +145,7 @@ pub fn run(link: &mut Link, destination: &Path, options: &Options, operator: &Op
         may_change: false,
         needs_recovery: false,
         distrusted: HashSet::new(),
+        others: Vec::new(),
     };
     let done = drive.run().map_err(|error| drive.link.blame(error));
     if let Err(error) = &done {
@@ -299,8 +302,10 @@ impl Drive<'_> {
         let dropped = matching(self.profile.names().dropped)?;
         // The point of no return is in here.
         let switched = self.hook("before-switch").and_then(|()| server.confirm_down()).and_then(|()| {
-            let carried = (&*self.filter, &dropped);
-            ground.switch(state, carried, self.profile, &source)
+            // Of a database, what came up since the stage was made is of the old copy.
+            let keeps_others = !self.options.manner.is_deleting && !self.profile.must_mirror();
+            let others = keeps_others.then_some(self.others.as_slice());
+            ground.switch(state, &Carried { filter: &self.filter, dropped: &dropped, others }, self.profile, &source)
         });
         if let Err(error) = switched {
             return Err(brought_back(server, &may_start, error));

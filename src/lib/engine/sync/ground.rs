@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::journal::op::Op;
 use super::profile::Profile;
 use super::receiver::refresh_pairs;
-use super::stage::{self, Stage};
+use super::stage::{self, Carried, Stage};
 use super::state::State;
 use super::streams;
 use super::target::{Basis, Target};
@@ -126,10 +126,10 @@ impl Ground<'_> {
     }
 
     /// Puts the new content in its place; a stage has carried into it what takes no part, but for what is dropped.
-    pub fn switch(self, state: &State, carried: (&Filter, &Filter), profile: Profile, source: &str) -> Result<()> {
+    pub fn switch(self, state: &State, carried: &Carried<'_>, profile: Profile, source: &str) -> Result<()> {
         match self {
             Ground::Stage(stage) => {
-                stage.carry(carried.0, carried.1)?;
+                stage.carry(carried)?;
                 for name in streams::stale(profile, stage.tree())? {
                     stage.tree().remove(&name, false)?;
                 }

@@ -74,8 +74,8 @@ pub struct Pass<'a, 'l> {
 }
 
 impl Pass<'_, '_> {
-    /// Goes through it all.
-    pub fn run(&self, lines: &mut Lines, listing: &mut Listing<'_, '_>, walk: Walk, old: Old) -> Result<()> {
+    /// Goes through it all; returns the names that are here, are not at the source, and stay.
+    pub fn run(&self, lines: &mut Lines, listing: &mut Listing<'_, '_>, walk: Walk, old: Old) -> Result<Vec<Name>> {
         let mut rest = Rest::default();
         let is_whole = self.round(lines, |batch, over| self.merge(listing, walk, old, &mut rest, batch, over))?;
         self.remove(&mut rest, is_whole)?;
@@ -87,7 +87,9 @@ impl Pass<'_, '_> {
             Ok(true)
         })?;
         self.link(&rest)?;
-        self.dress(&rest)
+        self.dress(&rest)?;
+        let stay = if self.manner.is_deleting { Vec::new() } else { rest.removals };
+        Ok(stay.into_iter().map(|(name, _)| name).collect())
     }
 
     /// Whether all of the list came.

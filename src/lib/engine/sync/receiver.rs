@@ -252,6 +252,8 @@ pub struct Passed {
     pub counts: Counts,
     /// What is not settled.
     pub unsettled: Unsettled,
+    /// Names that are here, are not at the source, and stay.
+    pub others: Vec<Name>,
     /// Which tree it was of.
     pub source: String,
     /// How long it took.
@@ -313,7 +315,7 @@ impl Passes<'_> {
         let mut lines = Lines { sender: sender.clone(), ears: std::mem::take(&mut self.link.lines.ears) };
         let ran = pass.run(&mut lines, &mut listing, walk, old);
         self.link.lines.ears = lines.ears;
-        ran?;
+        let others = ran?;
         drop(listing);
         if self.state.is_some() && matches!(target, Target::Direct(_)) && !self.manner.is_dry {
             // A pair that outlives a power cut must not be of bytes that do not.
@@ -321,7 +323,7 @@ impl Passes<'_> {
         }
         let (counts, unsettled, distrusted) = ledger.finish()?;
         *self.distrusted = distrusted;
-        Ok(Passed { counts, unsettled, source: identity, took: began.elapsed() })
+        Ok(Passed { counts, unsettled, others, source: identity, took: began.elapsed() })
     }
 }
 

@@ -33,6 +33,16 @@ pub struct Stage<'a> {
     dress: Dress,
 }
 
+/// What of the destination goes into a stage before the switch.
+pub struct Carried<'a> {
+    /// What takes part in the sync: the rest is kept, its own configuration and our own state.
+    pub filter: &'a Filter,
+    /// Of that, what stays behind.
+    pub dropped: &'a Filter,
+    /// What only the stage has of what takes part; none where nothing else is kept.
+    pub others: Option<&'a [Name]>,
+}
+
 /// The tree of a destination, made when it is missing.
 pub fn open_or_make(destination: &Path) -> Result<Tree> {
     Dir::create(destination)?;
@@ -67,16 +77,19 @@ impl Stage<'_> {
         &self.tree
     }
 
-    /// Brings along what the destination has and takes no part in the sync, with the directories that it is in: its own
-    /// configuration, our own state. What is to be `dropped` stays behind.
-    pub fn carry(&self, filter: &Filter, dropped: &Filter) -> Result<()> {
+    /// Brings along what the destination keeps, with the directories that it is in, as it is now that the server is down.
+    pub fn carry(&self, carried: &Carried<'_>) -> Result<()> {
         if !self.destination.exists() {
             return Ok(());
         }
         let old = Tree::open(&self.destination)?;
         let (mut ways, mut linked) = (BTreeMap::new(), HashMap::new());
-        for (name, _) in left_out(&old, filter)?.iter().filter(|(name, is_dir)| !dropped.leaves_out(name, *is_dir)) {
-            let Some(entry) = old.look(name)? else { continue };
+        for name in &self.keeps(&old, carried)? {
+            let Some(entry) = old.look(name)? else {
+                // It went since it was copied.
+                self.tree.remove_all(name)?;
+                continue;
+            };
             self.way(&old, &name.parent(), &mut ways)?;
             let identity = (entry.stamp.device, entry.stamp.inode);
             match linked.get(&identity) {
@@ -89,6 +102,31 @@ impl Stage<'_> {
         }
         // Their times show nothing of this.
         ways.values().rev().try_for_each(|entry| self.tree.dress(entry, self.dress))
+    }
+
+    /// What the destination keeps, the highest of each branch.
+    fn keeps(&self, old: &Tree, carried: &Carried<'_>) -> Result<Vec<Name>> {
+        let left_out = left_out(old, carried.filter)?.into_iter();
+        let mut names: Vec<Name> = left_out
+            .filter(|(name, is_dir)| !carried.dropped.leaves_out(name, *is_dir))
+            .map(|(name, _)| name)
+            .collect();
+        if let Some(others) = carried.others {
+            names.extend_from_slice(others);
+            let filter = carried.filter.clone();
+            for entry in old.walk(move |name, is_directory| filter.leaves_out(name, is_directory)).bare() {
+                let entry = entry.map_err(|unread| {
+                    anyhow::Error::from(unread.error).context(format!("cannot read {}", unread.name))
+                })?;
+                // It came since the stage was made.
+                if self.tree.look(&entry.name)?.is_none() {
+                    names.push(entry.name);
+                }
+            }
+        }
+        names.sort();
+        names.dedup_by(|name, above| name == above || name.is_below(above));
+        Ok(names)
     }
 
     /// A directory that something is to be carried into, and those above it, as they are to be in the end.

@@ -109,8 +109,9 @@ impl Drive<'_> {
         loop {
             let mut passes = self.passes(Some(state.dir()))?;
             passes.manner.trusts_pending = trusts;
-            let Passed { counts, unsettled, source, .. } = passes.run(ground.target(), turnout)?;
+            let Passed { counts, unsettled, others, source, .. } = passes.run(ground.target(), turnout)?;
             trusts = true;
+            self.others = others;
             self.report.passes += 1;
             self.report.last_literal += counts.literal;
             self.report.counts.add(&counts);
