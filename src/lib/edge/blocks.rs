@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{self, FallocateFlags, SeekFrom};
+use rustix::fs::{self, Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Zeros for holes where there can be none.
@@ -88,6 +89,13 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
         written += count;
     }
     Ok(())
+}
+
+/// Lets writing to the disk begin, without waiting for it: what a later sync finds done need not be done then.
+pub fn begin_writeback(file: &File, offset: u64, length: u64) {
+    // "Not needed" is what Linux understands as that; it lets go only of pages that are clean already. A file system that
+    // takes no advice writes later.
+    let _ = fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
 /// Writes all bytes at an offset. One that no file can have is an error before anything is written.

@@ -26,6 +26,8 @@ const STILL_HERE: u8 = b'T';
 /// Frames that may wait to be written.
 const WAITING: usize = 32;
 const BUFFER: usize = 1 << 18;
+/// Of what is read: what is longer goes straight to its place.
+const READ_BUFFER: usize = 1 << 15;
 
 /// Hands frames to the thread that writes them.
 #[derive(Clone)]
@@ -118,7 +120,7 @@ pub struct Inbox<R> {
 impl<R: Read> Inbox<R> {
     /// Over a link whose reads time out by themselves. Bytes that were read are counted.
     pub fn new(input: R, read: Arc<AtomicU64>) -> Inbox<R> {
-        Inbox { input: BufReader::with_capacity(BUFFER, input), read }
+        Inbox { input: BufReader::with_capacity(READ_BUFFER, input), read }
     }
 
     /// The next frame; `None` at an end between frames.

@@ -1,4 +1,4 @@
-//! Reading a part of a file group by group, as both ends do: holes are not read, and what another process cuts off while
+//! Reading a part of a file in whole groups, as both ends do: holes are not read, and what another process cuts off while
 //! it is read is an end of the file, not a fault.
 
 use std::fs::File;
@@ -11,23 +11,31 @@ use crate::rule::sync::merkle::{self, Cv, GROUP};
 /// Bytes that are read at once.
 const STEP: u64 = 4 * GROUP;
 
-/// One group of a file.
+/// Adjacent groups of a file.
 #[derive(Clone, Copy, Debug)]
-pub struct Group<'a> {
-    /// Its place in the file.
+pub struct Stretch<'a> {
+    /// Their place in the file.
     pub offset: u64,
-    /// Its bytes: 64 KiB, fewer in the last group of the part.
+    /// Their bytes: at most 256 KiB; only the last group of the part may be shorter than 64 KiB.
     pub bytes: &'a [u8],
-    /// Whether all of it is a hole.
+    /// Whether all of them are a hole.
     pub is_hole: bool,
 }
 
-/// Shows each group of `offset..offset + length` in order; false when the file ends before.
+impl Stretch<'_> {
+    /// The cvs of the groups.
+    pub fn cvs(&self) -> impl Iterator<Item = Cv> {
+        let offsets = (self.offset..).step_by(GROUP as usize);
+        offsets.zip(self.bytes.chunks(GROUP as usize)).map(|(offset, bytes)| merkle::group(offset, bytes))
+    }
+}
+
+/// Shows the groups of `offset..offset + length` in order; false when the file ends before.
 pub fn read<E: From<io::Error>>(
     file: &File,
     offset: u64,
     length: u64,
-    mut see: impl FnMut(Group<'_>) -> Result<(), E>,
+    mut see: impl FnMut(Stretch<'_>) -> Result<(), E>,
 ) -> Result<bool, E> {
     static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
     let end = offset + length;
@@ -46,7 +54,7 @@ pub fn read<E: From<io::Error>>(
         // Whole groups in front of the next data are holes.
         while at < end && (at + GROUP).min(end) <= begin {
             let length = GROUP.min(end - at);
-            see(Group { offset: at, bytes: &ZEROS[..length as usize], is_hole: true })?;
+            see(Stretch { offset: at, bytes: &ZEROS[..length as usize], is_hole: true })?;
             at += length;
         }
         if at < end {
@@ -54,10 +62,8 @@ pub fn read<E: From<io::Error>>(
             if read_at(file, &mut buffer[..want], at)? < want {
                 return Ok(false);
             }
-            for bytes in buffer[..want].chunks(GROUP as usize) {
-                see(Group { offset: at, bytes, is_hole: false })?;
-                at += bytes.len() as u64;
-            }
+            see(Stretch { offset: at, bytes: &buffer[..want], is_hole: false })?;
+            at += want as u64;
         }
     }
     Ok(true)
@@ -66,8 +72,8 @@ pub fn read<E: From<io::Error>>(
 /// The cvs of the groups of a part; `None` when the file ends before.
 pub fn digests(file: &File, offset: u64, length: u64) -> io::Result<Option<Vec<Cv>>> {
     let mut cvs = Vec::with_capacity(merkle::parts(length, GROUP));
-    let is_whole = read(file, offset, length, |group| {
-        cvs.push(merkle::group(group.offset, group.bytes));
+    let is_whole = read(file, offset, length, |stretch| {
+        cvs.extend(stretch.cvs());
         Ok::<_, io::Error>(())
     })?;
     Ok(is_whole.then_some(cvs))

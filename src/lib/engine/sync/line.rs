@@ -15,6 +15,7 @@ use moved::Moves;
 
 use super::channel::Sender;
 use super::door::{ANY, Ear};
+use super::groups;
 use super::ledger::{Ledger, Outcome};
 use super::target::{Basis, Sink, Target, is_dressed};
 use crate::edge::tree::Dress;
@@ -399,12 +400,12 @@ impl Line<'_, '_> {
         let (mut own, mut at, end) = (Vec::new(), part.offset, part.offset + part.length);
         loop {
             match self.hear()? {
-                Tell::Data(offset, bytes) if offset == at && bytes.len() as u64 <= end - at && offset % GROUP == 0 => {
-                    for group in bytes.chunks(GROUP as usize) {
-                        own.push(merkle::group(at, group));
-                        self.target.write(&sink, &work.basis, at, group)?;
-                        at += group.len() as u64;
-                    }
+                Tell::Data(offset, bytes)
+                    if offset == at && (1..=end - at).contains(&(bytes.len() as u64)) && offset % GROUP == 0 =>
+                {
+                    own.extend(groups::Stretch { offset, bytes: &bytes, is_hole: false }.cvs());
+                    self.target.write(&sink, &work.basis, offset, &bytes)?;
+                    at += bytes.len() as u64;
                     work.literal.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 }
                 Tell::Hole(offset, length)
@@ -420,6 +421,7 @@ impl Line<'_, '_> {
                 }
                 Tell::Done(stamp, proof) if at == end => {
                     work.hold(&stamp);
+                    self.target.begin_writeback(&sink, part.offset, part.length);
                     return Ok(self.prove(work, part, &own, &proof));
                 }
                 Tell::Gone(why) => {

@@ -186,9 +186,6 @@ impl Pass<'_, '_> {
         if matches!(new.kind, Kind::Character(..) | Kind::Block(..)) && !self.manner.dress.devices {
             return Ok(());
         }
-        if matches!(new.kind, Kind::Character(..) | Kind::Block(..)) && !self.manner.dress.devices {
-            return Ok(());
-        }
         if let Kind::Link(_) = &new.kind {
             self.profile.refuse_link(&new.name)?;
         }

@@ -8,6 +8,7 @@ mod moved;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -34,8 +35,6 @@ use crate::value::name::Name;
 const FRAME: usize = 256 << 10;
 /// Entries in one frame of the list.
 const ENTRIES: usize = 512;
-/// Groups in one frame of bytes.
-const STEP: usize = 4 * GROUP as usize;
 /// Of a frame's bytes, this many are tried before all of them are compressed.
 const SAMPLE: usize = 8 << 10;
 
@@ -262,12 +261,16 @@ impl Worker<'_, '_> {
         self.sender.send(tell.seal(line, None))
     }
 
-    /// Compressed where that pays: a part of it is tried first.
-    fn tell_bytes(&self, line: u16, tell: &Tell, bytes: &[u8]) -> Result<()> {
+    /// The level for bytes of which compression pays: a part of them is tried first.
+    fn pack(&self, bytes: &[u8]) -> Option<i32> {
         let sample = &bytes[..bytes.len().min(SAMPLE)];
         let pays =
             |level: &i32| zstd::bulk::compress(sample, *level).is_ok_and(|packed| packed.len() < sample.len() / 4 * 3);
-        self.sender.send(tell.seal(line, self.source.pack.filter(pays)))
+        self.source.pack.filter(pays)
+    }
+
+    fn tell_data(&self, line: u16, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.sender.send(Tell::seal_data(line, offset, bytes, self.pack(bytes)))
     }
 
     fn file(&mut self, name: &Name) -> Result<&File> {
@@ -292,7 +295,7 @@ impl Worker<'_, '_> {
             }
             answers.push(answer);
             if size >= FRAME || number + 1 == last {
-                self.tell_bytes(line, &Tell::Smalls(std::mem::take(&mut answers)), &sample)?;
+                self.sender.send(Tell::Smalls(std::mem::take(&mut answers)).seal(line, self.pack(&sample)))?;
                 size = 0;
                 sample.clear();
             }
@@ -323,39 +326,28 @@ impl Worker<'_, '_> {
     fn bytes(&mut self, line: u16, part: &Part) -> Result<()> {
         self.file(&part.name)?;
         let Some((.., file)) = &self.open else { return Ok(()) };
-        let mut cvs = Vec::new();
-        let mut run = Stretch { begin: part.offset, bytes: Vec::with_capacity(STEP), hole: 0 };
-        let is_whole = groups::read(file, part.offset, part.length, |group| {
-            cvs.push(merkle::group(group.offset, group.bytes));
-            let is_other = group.is_hole != (run.hole > 0);
-            if (is_other && !run.is_empty()) || run.bytes.len() >= STEP {
-                self.tell_run(line, &mut run)?;
+        let (mut cvs, mut hole) = (Vec::new(), part.offset..part.offset);
+        let is_whole = groups::read(file, part.offset, part.length, |stretch| {
+            cvs.extend(stretch.cvs());
+            if stretch.is_hole {
+                hole.end += stretch.bytes.len() as u64;
+                return Ok(());
             }
-            if group.is_hole {
-                run.hole += group.bytes.len() as u64;
-            } else {
-                run.bytes.extend(group.bytes);
-            }
-            Ok::<_, anyhow::Error>(())
+            self.tell_hole(line, &hole)?;
+            hole.start = stretch.offset + stretch.bytes.len() as u64;
+            hole.end = hole.start;
+            self.tell_data(line, stretch.offset, stretch.bytes)
         })?;
         if !is_whole {
             return Err(Change("it became shorter").into());
         }
-        self.tell_run(line, &mut run)?;
+        self.tell_hole(line, &hole)?;
         self.tell(line, &Tell::Done(tree::stamp(file)?, merkle::fold(&cvs, part.size <= RANGE)))
     }
 
-    fn tell_run(&self, line: u16, run: &mut Stretch) -> Result<()> {
-        let begin = run.begin;
-        if run.hole > 0 {
-            self.tell(line, &Tell::Hole(begin, run.hole))?;
-        } else if let tell @ Tell::Data(..) = Tell::Data(begin, std::mem::take(&mut run.bytes)) {
-            let Tell::Data(_, bytes) = &tell else { return Ok(()) };
-            run.begin += bytes.len() as u64;
-            self.tell_bytes(line, &tell, bytes)?;
-        }
-        run.begin += std::mem::take(&mut run.hole);
-        Ok(())
+    fn tell_hole(&self, line: u16, hole: &Range<u64>) -> Result<()> {
+        let length = hole.end - hole.start;
+        if length == 0 { Ok(()) } else { self.tell(line, &Tell::Hole(hole.start, length)) }
     }
 
     /// Of each group, the pages that differ from those that the other end has.
@@ -384,8 +376,8 @@ impl Worker<'_, '_> {
     fn tell_patches(&self, line: u16, patches: &mut Vec<Patch>) -> Result<()> {
         let tell = Tell::Patches(std::mem::take(patches));
         let Tell::Patches(told) = &tell else { return Ok(()) };
-        let sample = told.first().map(|patch| patch.bytes.clone()).unwrap_or_default();
-        self.tell_bytes(line, &tell, &sample)
+        let sample = told.first().map(|patch| patch.bytes.as_slice()).unwrap_or_default();
+        self.sender.send(tell.seal(line, self.pack(sample)))
     }
 }
 
@@ -408,20 +400,7 @@ fn cause(error: &anyhow::Error) -> Cause {
     Cause { is_change, text: format!("{error:#}") }
 }
 
-/// Bytes, or a hole, that wait to be a frame.
-struct Stretch {
-    begin: u64,
-    bytes: Vec<u8>,
-    hole: u64,
-}
-
-impl Stretch {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.hole == 0
-    }
-}
-
-fn differing(group: &groups::Group<'_>, page: usize, known: &[[u8; 8]]) -> Patch {
+fn differing(group: &groups::Stretch<'_>, page: usize, known: &[[u8; 8]]) -> Patch {
     let cvs = merkle::pages(group.offset, group.bytes, page);
     let mut patch = Patch { offset: group.offset, cv: merkle::fold(&cvs, false), pages: 0, bytes: Vec::new() };
     for (number, bytes) in group.bytes.chunks(page).enumerate() {

@@ -18,7 +18,7 @@ use anew::Anew;
 use super::groups;
 use super::journal::Journal;
 use super::journal::op::{Extent, Op};
-use crate::edge::blocks::{punch, write_all_at};
+use crate::edge::blocks::{begin_writeback, punch, write_all_at};
 use crate::edge::clone::clone_file;
 use crate::edge::read::read_at;
 use crate::edge::tree::{self, Dress, Tree};
@@ -188,15 +188,17 @@ impl<'a> Target<'a> {
         self.keep(new, old, digest, dress).map(drop)
     }
 
-    /// Puts bytes at their place; all of them are within one group. The basis is the file's.
+    /// Puts bytes at their place: they are within one group, or are whole groups. The basis is the file's.
     pub fn write(&self, sink: &Sink, basis: &Basis, offset: u64, bytes: &[u8]) -> Result<()> {
         match (sink, self) {
             (Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _), _) => {
                 Ok(write_all_at(file, bytes, offset)?)
             }
             (Sink::Extents(extents), Target::Journal(_, journal)) => {
-                let (blob, crc) = journal.store(bytes)?;
-                extents.lock().push(Extent { offset, length: bytes.len() as u64, blob, crc, is_hole: false });
+                for (offset, bytes) in (offset..).step_by(GROUP as usize).zip(bytes.chunks(GROUP as usize)) {
+                    let (blob, crc) = journal.store(bytes)?;
+                    extents.lock().push(Extent { offset, length: bytes.len() as u64, blob, crc, is_hole: false });
+                }
                 Ok(())
             }
             (Sink::Extents(_), Target::Direct(_)) => anyhow::bail!("a tree that is written directly has no journal"),
@@ -204,6 +206,13 @@ impl<'a> Target<'a> {
                 anew.prepare(self, basis, offset, bytes.len() as u64)?;
                 self.write(anew.sink(), basis, offset, bytes)
             }
+        }
+    }
+
+    /// Lets the disk begin with what was written to a part where nothing was, so that the last sync has less to wait for.
+    pub fn begin_writeback(&self, sink: &Sink, offset: u64, length: u64) {
+        if let Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _) = sink {
+            begin_writeback(file, offset, length);
         }
     }
 

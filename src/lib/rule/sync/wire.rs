@@ -63,9 +63,15 @@ pub fn corrupt(why: impl std::fmt::Display) -> anyhow::Error {
 
 /// A frame's bytes. `pack` is a zstd level; what does not get smaller goes as it is.
 pub fn seal(kind: u8, line: u16, payload: &[u8], pack: Option<i32>) -> Vec<u8> {
-    let packed = pack.filter(|_| payload.len() >= 512).and_then(|level| zstd::bulk::compress(payload, level).ok());
-    let packed = packed.filter(|packed| packed.len() + 4 < payload.len());
-    let length = packed.as_ref().map_or(payload.len(), |packed| packed.len() + 4);
+    seal_parts(kind, line, &[payload], pack)
+}
+
+/// The same, of a payload in parts: what is not packed is copied once.
+fn seal_parts(kind: u8, line: u16, parts: &[&[u8]], pack: Option<i32>) -> Vec<u8> {
+    let whole: usize = parts.iter().map(|part| part.len()).sum();
+    let packed = pack.filter(|_| whole >= 512).and_then(|level| zstd::bulk::compress(&parts.concat(), level).ok());
+    let packed = packed.filter(|packed| packed.len() + 4 < whole);
+    let length = packed.as_ref().map_or(whole, |packed| packed.len() + 4);
     let mut frame = Vec::with_capacity(HEADER + length);
     frame.extend((length as u32).to_le_bytes());
     frame.extend([kind, if packed.is_some() { PACKED } else { 0 }]);
@@ -73,10 +79,10 @@ pub fn seal(kind: u8, line: u16, payload: &[u8], pack: Option<i32>) -> Vec<u8> {
     frame.extend([0; 8]);
     match &packed {
         Some(packed) => {
-            frame.extend((payload.len() as u32).to_le_bytes());
+            frame.extend((whole as u32).to_le_bytes());
             frame.extend(packed);
         }
-        None => frame.extend(payload),
+        None => parts.iter().for_each(|part| frame.extend_from_slice(part)),
     }
     let checksum = crc32c::crc32c(&frame[HEADER..]);
     frame[8..12].copy_from_slice(&checksum.to_le_bytes());

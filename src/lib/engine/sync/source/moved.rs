@@ -26,13 +26,13 @@ impl Worker<'_, '_> {
         let file = self.file(&part.name)?.try_clone()?;
         let (mut cvs, mut bytes) = (Vec::new(), Vec::with_capacity(part.length as usize));
         let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
-        let is_whole = groups::read(&file, part.offset, part.length, |group| {
-            cvs.push(merkle::group(group.offset, group.bytes));
+        let is_whole = groups::read(&file, part.offset, part.length, |stretch| {
+            cvs.extend(stretch.cvs());
             let begin = bytes.len();
-            bytes.extend(group.bytes);
+            bytes.extend(stretch.bytes);
             match runs.last_mut() {
-                Some((is_hole, run)) if *is_hole == group.is_hole => run.end = bytes.len(),
-                _ => runs.push((group.is_hole, begin..bytes.len())),
+                Some((is_hole, run)) if *is_hole == stretch.is_hole => run.end = bytes.len(),
+                _ => runs.push((stretch.is_hole, begin..bytes.len())),
             }
             Ok::<_, anyhow::Error>(())
         })?;
@@ -61,8 +61,7 @@ impl Worker<'_, '_> {
                 Piece::Copy(from, length) => self.tell(line, &Tell::Copy(at, *from, *length))?,
                 Piece::Data(_) => {
                     for (number, bytes) in bytes.chunks(FRAME).enumerate() {
-                        let tell = Tell::Data(at + (number * FRAME) as u64, bytes.to_vec());
-                        self.tell_bytes(line, &tell, bytes)?;
+                        self.tell_data(line, at + (number * FRAME) as u64, bytes)?;
                     }
                 }
             }

@@ -2,13 +2,16 @@
 
 use anyhow::Result;
 
-use super::{Frame, LAID_MAX, corrupt, failure, name, seal, string};
+use super::{Frame, LAID_MAX, corrupt, failure, name, seal, seal_parts, string};
 use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
 use crate::value::entry::{Entry, Stamp};
 use crate::value::escape::show_bytes;
 use crate::value::exit::Code;
 use crate::value::name::Name;
 use crate::value::octets::{Reader, put_text};
+
+/// The kind of [`Tell::Data`].
+const DATA: u8 = b'b';
 
 /// Why there are no bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,11 @@ pub enum Tell {
 }
 
 impl Tell {
+    /// [`Tell::Data`] as a frame of a line, from bytes that are somebody else's.
+    pub fn seal_data(line: u16, offset: u64, bytes: &[u8], pack: Option<i32>) -> Vec<u8> {
+        seal_parts(DATA, line, &[bytes, &offset.to_le_bytes()], pack)
+    }
+
     /// As a frame of a line.
     pub fn seal(&self, line: u16, pack: Option<i32>) -> Vec<u8> {
         let mut out = Vec::new();
@@ -130,10 +138,9 @@ impl Tell {
                 b'd'
             }
             Tell::Data(offset, bytes) => {
-                out.reserve_exact(8 + bytes.len());
-                out.extend(offset.to_le_bytes());
                 out.extend(bytes);
-                b'b'
+                out.extend(offset.to_le_bytes());
+                DATA
             }
             Tell::Hole(offset, length) => {
                 out.extend(offset.to_le_bytes());
@@ -182,6 +189,9 @@ impl Tell {
 
     /// Reads one.
     pub fn parse(frame: Frame) -> Result<Tell> {
+        if frame.kind == DATA {
+            return data(frame.payload).ok_or_else(|| corrupt("bytes without a place"));
+        }
         let mut reader = Reader::new(&frame.payload);
         let tell = Tell::read(frame.kind, &mut reader).filter(|_| reader.is_empty());
         tell.ok_or_else(|| corrupt(format!("an answer of kind {}", show_bytes(&[frame.kind]))))
@@ -216,7 +226,6 @@ impl Tell {
                 }
                 Tell::Digests(stamp, cv, groups.to_vec())
             }
-            b'b' => Tell::Data(reader.u64()?, reader.rest().to_vec()),
             b'h' => Tell::Hole(reader.u64()?, reader.u64()?),
             b'c' => Tell::Copy(reader.u64()?, reader.u64()?, reader.u64()?),
             b'p' => {
@@ -241,6 +250,13 @@ impl Tell {
             _ => return None,
         })
     }
+}
+
+/// The place comes behind the bytes, which are not copied for it.
+fn data(mut bytes: Vec<u8>) -> Option<Tell> {
+    let offset = u64::from_le_bytes(*bytes.last_chunk()?);
+    bytes.truncate(bytes.len() - 8);
+    Some(Tell::Data(offset, bytes))
 }
 
 fn put_small(out: &mut Vec<u8>, file: &Small) {
