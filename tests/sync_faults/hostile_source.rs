@@ -4,7 +4,7 @@
 use std::fs;
 
 use repl::rule::sync::wire::tell::{Cause, Small, Tell};
-use repl::value::entry::{Entry, Kind, Stamp};
+use repl::value::entry::{Entry, Kind, Seen, Stamp};
 use repl::value::name::Name;
 
 use crate::far::{Alter, Word, play_source};
@@ -157,8 +157,8 @@ fn contents() -> Vec<Case> {
         each(move |tell| {
             let Tell::Smalls(files) = tell else { return };
             for file in files {
-                if let Small::Whole(stamp, digest, bytes) = file {
-                    alter(stamp, digest, bytes);
+                if let Small::Whole(seen, digest, bytes) = file {
+                    alter(&mut seen.stamp, digest, bytes);
                 }
             }
         })
@@ -179,8 +179,8 @@ fn contents() -> Vec<Case> {
             UNSETTLED,
             smalls(|files| {
                 for file in files {
-                    if let Small::Whole(stamp, ..) | Small::Same(stamp) = file {
-                        stamp.inode ^= 1;
+                    if let Small::Whole(seen, ..) | Small::Same(seen) = file {
+                        seen.stamp.inode ^= 1;
                     }
                 }
             }),
@@ -190,7 +190,8 @@ fn contents() -> Vec<Case> {
             &[1, 6],
             smalls(|files| {
                 for file in files.iter_mut() {
-                    *file = Small::Same(Stamp { size: 1 << 60, ..Stamp::default() });
+                    *file =
+                        Small::Same(Seen { stamp: Stamp { size: 1 << 60, ..Stamp::default() }, xattrs: Vec::new() });
                 }
             }),
         ),
@@ -275,7 +276,7 @@ fn contents() -> Vec<Case> {
         (
             "an end before the bytes",
             REFUSED,
-            instead(|tell| matches!(tell, Tell::Data(..)), |_| vec![Word::Say(Tell::Done(Stamp::default(), [0; 32]))]),
+            instead(|tell| matches!(tell, Tell::Data(..)), |_| vec![Word::Say(Tell::Done(Seen::default(), [0; 32]))]),
         ),
         (
             "too many digests",

@@ -35,7 +35,7 @@ pub use self::walk::{Unread, Walk};
 
 use self::resolve::Root;
 use super::dir::{self, Dir};
-use crate::value::entry::{Entry, Stamp};
+use crate::value::entry::{Entry, Seen, Stamp};
 use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
 
@@ -53,6 +53,12 @@ pub struct Tree {
 /// The stamp of an open file.
 pub fn stamp(file: &File) -> io::Result<Stamp> {
     Ok(look::stamp(&fs::fstat(file)?))
+}
+
+/// What is to be seen of an open file. Attributes first: a change of them changes the stamp.
+pub fn seen(file: &File) -> io::Result<Seen> {
+    let xattrs = look::attributes_of(file)?;
+    Ok(Seen { stamp: stamp(file)?, xattrs })
 }
 
 /// The last component of a name in its directory; the root is `.` in itself.

@@ -54,6 +54,15 @@ pub struct Stamp {
     pub ctime: Moment,
 }
 
+/// An open file, as it was behind a reading of it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Size, times and identity.
+    pub stamp: Stamp,
+    /// Extended attributes, ACLs among them, sorted by name.
+    pub xattrs: Vec<Attribute>,
+}
+
 /// What something in a tree is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -121,13 +130,10 @@ impl Entry {
         put_text(out, self.name.bytes());
         out.push(tag);
         put_text(out, target);
-        for number in [major, minor, self.mode, self.uid, self.gid, self.links, self.xattrs.len() as u32] {
+        for number in [major, minor, self.mode, self.uid, self.gid, self.links] {
             out.extend(number.to_le_bytes());
         }
-        for (name, value) in &self.xattrs {
-            put_text(out, name);
-            put_text(out, value);
-        }
+        put_xattrs(out, &self.xattrs);
         out.extend(self.allocated.to_le_bytes());
         self.stamp.print(out);
     }
@@ -148,20 +154,46 @@ impl Entry {
             _ => return None,
         };
         let (mode, uid, gid, links) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
-        let count = reader.u32()? as usize;
-        if mode > 0o7777 || count > XATTRS_MAX || (name.is_root() && kind != Kind::Directory) {
+        if mode > 0o7777 || (name.is_root() && kind != Kind::Directory) {
             return None;
         }
-        let mut xattrs = Vec::new();
-        for _ in 0..count {
-            let name = reader.text(super::name::COMPONENT_MAX)?;
-            if name.is_empty() || name.contains(&0) {
-                return None;
-            }
-            xattrs.push((name.into(), reader.text(XATTR_MAX)?.into()));
-        }
+        let xattrs = parse_xattrs(reader)?;
         let allocated = reader.u64()?;
         Some(Entry { name, kind, mode, uid, gid, links, xattrs, allocated, stamp: Stamp::parse(reader)? })
+    }
+}
+
+fn put_xattrs(out: &mut Vec<u8>, xattrs: &[Attribute]) {
+    out.extend((xattrs.len() as u32).to_le_bytes());
+    for (name, value) in xattrs {
+        put_text(out, name);
+        put_text(out, value);
+    }
+}
+
+fn parse_xattrs(reader: &mut Reader<'_>) -> Option<Vec<Attribute>> {
+    let count = reader.u32()? as usize;
+    let mut xattrs = Vec::new();
+    for _ in 0..count {
+        let name = reader.text(super::name::COMPONENT_MAX)?;
+        if count > XATTRS_MAX || name.is_empty() || name.contains(&0) {
+            return None;
+        }
+        xattrs.push((name.into(), reader.text(XATTR_MAX)?.into()));
+    }
+    Some(xattrs)
+}
+
+impl Seen {
+    /// Appends its bytes: stamp and extended attributes as in an entry.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        self.stamp.print(out);
+        put_xattrs(out, &self.xattrs);
+    }
+
+    /// Reads one.
+    pub fn parse(reader: &mut Reader<'_>) -> Option<Seen> {
+        Some(Seen { stamp: Stamp::parse(reader)?, xattrs: parse_xattrs(reader)? })
     }
 }
 

@@ -123,7 +123,7 @@ fn own(fd: impl AsFd, stat: &Stat, entry: &Entry, is_root: bool) -> io::Result<b
 fn attribute(path: &str, stat: &Stat, entry: &Entry, with_capabilities: bool) -> io::Result<bool> {
     let is_ours = |name: &[u8]| look::is_taken(name, with_capabilities);
     let mut is_changed = false;
-    let there = with_access(path, stat, || look::attributes_of(path))?;
+    let there = with_access(path, stat, || look::attributes_at(path))?;
     let is_wanted = |name: &[u8]| entry.xattrs.iter().any(|(wanted, _)| **wanted == *name);
     for (name, _) in there.iter().filter(|(name, _)| is_ours(name) && !is_wanted(name)) {
         with_access(path, stat, || match fs::removexattr(path, &**name) {

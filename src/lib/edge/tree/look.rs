@@ -1,6 +1,7 @@
 //! What one name stands for: kind, mode, owner, stamp and extended attributes, of the thing itself and never of what a
 //! link leads to.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -22,12 +23,13 @@ pub(super) type Attributes = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// The entry of a component of a directory; `None` when there is nothing or a socket.
 pub(super) fn entry(dir: &OwnedFd, component: &[u8], name: &Name) -> io::Result<Option<Entry>> {
-    again(|| once(dir, component, name, || attributes_in(dir, component)))
+    again(|| once(dir, component, name, |_| attributes_in(dir, component)))
 }
 
-/// The same without its extended attributes.
+/// The same; extended attributes only of what is no file.
 pub(super) fn bare(dir: &OwnedFd, component: &[u8], name: &Name) -> io::Result<Option<Entry>> {
-    again(|| once(dir, component, name, || Ok(Vec::new())))
+    let attributes = |kind: &Kind| if *kind == Kind::File { Ok(Vec::new()) } else { attributes_in(dir, component) };
+    again(|| once(dir, component, name, attributes))
 }
 
 fn again(look: impl Fn() -> Result<Option<Entry>, Errno>) -> io::Result<Option<Entry>> {
@@ -45,7 +47,7 @@ fn once(
     dir: &OwnedFd,
     component: &[u8],
     name: &Name,
-    attributes: impl Fn() -> Result<Attributes, Errno>,
+    attributes: impl Fn(&Kind) -> Result<Attributes, Errno>,
 ) -> Result<Option<Entry>, Errno> {
     let stat = match fs::statat(dir, component, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
@@ -64,12 +66,12 @@ fn once(
     };
     Ok(Some(Entry {
         name: name.clone(),
+        xattrs: attributes(&kind)?,
         kind,
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
         links: stat.st_nlink as u32,
-        xattrs: attributes()?,
         allocated: stat.st_blocks.cast_unsigned() * 512,
         stamp: stamp(&stat),
     }))
@@ -102,8 +104,13 @@ fn attributes_in(dir: &OwnedFd, component: &[u8]) -> Result<Attributes, Errno> {
     collect(|out| fs::llistxattr(path, out), |name, out| fs::lgetxattr(path, name, out))
 }
 
+/// The extended attributes of an open file.
+pub(super) fn attributes_of(file: &File) -> Result<Attributes, Errno> {
+    collect(|out| fs::flistxattr(file, out), |name, out| fs::fgetxattr(file, name, out))
+}
+
 /// The extended attributes of what a descriptor is open on, which has this path among the kernel's own.
-pub(super) fn attributes_of(path: &str) -> Result<Attributes, Errno> {
+pub(super) fn attributes_at(path: &str) -> Result<Attributes, Errno> {
     collect(|out| fs::listxattr(path, out), |name, out| fs::getxattr(path, name, out))
 }
 

@@ -82,7 +82,7 @@ impl Walk {
         Walk { root, skip, begun: false, is_bare: false, told: None, levels: Vec::new(), buffer }
     }
 
-    /// Leaves extended attributes out of all entries: for whoever may not need them, they cost as much as all else.
+    /// Leaves extended attributes out of entries of files: for whoever may not need them, they cost as much as all else.
     #[must_use]
     pub fn bare(mut self) -> Walk {
         self.is_bare = true;

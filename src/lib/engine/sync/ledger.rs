@@ -225,15 +225,15 @@ impl<'a> Ledger<'a> {
         self.state.lock().replaced.contains(name)
     }
 
-    /// A file is done.
-    pub fn settle(&self, work: &Work, outcome: Outcome) -> Result<()> {
+    /// A file is done, which is this at the source.
+    pub fn settle(&self, work: &Work, new: &Entry, outcome: Outcome) -> Result<()> {
         let (is_changed, literal) = match &outcome {
             Outcome::Equal { is_changed, literal, .. } | Outcome::Fuzzy { is_changed, literal, .. } => {
                 (*is_changed, *literal)
             }
             Outcome::Unsettled(_) => (false, 0),
         };
-        let (new, old) = (&work.new, work.old.as_ref());
+        let old = work.old.as_ref();
         if is_changed {
             self.tell(if old.is_some() { Act::Update } else { Act::Create }, new, old);
         }

@@ -23,7 +23,7 @@ use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Pages, Part};
 use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::{Cause, Patch, Tell};
-use crate::value::entry::{Entry, Stamp};
+use crate::value::entry::{Attribute, Entry, Seen, Stamp};
 
 /// A file whose content may differ.
 pub struct Work {
@@ -41,6 +41,8 @@ pub struct Work {
     /// The source has none of it any more.
     is_given_up: AtomicBool,
     trouble: Mutex<Option<Cause>>,
+    /// As the source has them.
+    xattrs: Mutex<Option<Vec<Attribute>>>,
     literal: AtomicU64,
     /// Whether bytes here are other ones, written or not.
     differs: AtomicBool,
@@ -78,6 +80,7 @@ impl Work {
             cvs: Mutex::default(),
             is_given_up: AtomicBool::new(false),
             trouble: Mutex::default(),
+            xattrs: Mutex::default(),
             literal: AtomicU64::new(0),
             differs: AtomicBool::new(false),
             new,
@@ -119,10 +122,18 @@ impl Work {
         self.trouble(Cause::change("it changed while it was read"));
     }
 
-    fn hold(&self, stamp: &Stamp) {
-        if *stamp != self.new.stamp {
+    /// Holds what was seen behind a reading against the list, which has no extended attributes.
+    fn hold(&self, seen: Seen) {
+        if seen.stamp != self.new.stamp {
             self.changed();
         }
+        *self.xattrs.lock() = Some(seen.xattrs);
+    }
+
+    /// What it wears at the source; where nothing was read of it, no other extended attributes than here are known.
+    fn seen(&self) -> Entry {
+        let own = || self.old.as_ref().map(|old| old.xattrs.clone()).unwrap_or_default();
+        Entry { xattrs: self.xattrs.lock().take().unwrap_or_else(own), ..self.new.clone() }
     }
 }
 
@@ -211,8 +222,8 @@ impl Line<'_, '_> {
     fn compare(&self, work: &Work, part: &Part) -> Result<Option<Cv>> {
         self.ask(&Ask::Digests(part.clone()))?;
         let mut own = work.basis.digests(&self.target, part.offset, part.length)?;
-        let (stamp, proof, theirs) = match self.hear()? {
-            Tell::Digests(stamp, proof, theirs) => (stamp, proof, theirs),
+        let (seen, proof, theirs) = match self.hear()? {
+            Tell::Digests(seen, proof, theirs) => (seen, proof, theirs),
             Tell::Gone(why) => {
                 work.give_up(why);
                 return Ok(None);
@@ -222,7 +233,7 @@ impl Line<'_, '_> {
         if theirs.len() != merkle::parts(part.length, GROUP) {
             return Err(corrupt("digests of another range"));
         }
-        work.hold(&stamp);
+        work.hold(seen);
         own.resize(theirs.len(), [0; 32]);
         let differs = |(number, short): (usize, &[u8; SHORT])| {
             (own[number][..SHORT] != short[..]).then_some(Lack { number, from: part.offset + number as u64 * GROUP })
@@ -305,8 +316,8 @@ impl Line<'_, '_> {
                         }
                     }
                 }
-                Tell::Done(stamp, _) if expected.len() == 0 => {
-                    work.hold(&stamp);
+                Tell::Done(seen, _) if expected.len() == 0 => {
+                    work.hold(seen);
                     return Ok(Some(is_laid));
                 }
                 Tell::Gone(why) => {
@@ -419,8 +430,8 @@ impl Line<'_, '_> {
                     self.target.hole(&sink, &work.basis, at, length, is_new)?;
                     at += length;
                 }
-                Tell::Done(stamp, proof) if at == end => {
-                    work.hold(&stamp);
+                Tell::Done(seen, proof) if at == end => {
+                    work.hold(seen);
                     self.target.begin_writeback(&sink, part.offset, part.length);
                     return Ok(self.prove(work, part, &own, &proof));
                 }
@@ -452,9 +463,13 @@ impl Line<'_, '_> {
         let trouble = work.trouble.lock().clone();
         let sink = work.sink.lock().take();
         let Some(length) = length else {
-            return self.ledger.settle(work, Outcome::Unsettled(trouble.unwrap_or(Cause::change("it vanished"))));
+            return self.ledger.settle(
+                work,
+                &work.new,
+                Outcome::Unsettled(trouble.unwrap_or(Cause::change("it vanished"))),
+            );
         };
-        let mut new = work.new.clone();
+        let mut new = work.seen();
         new.stamp.size = length;
         let old = work.old.as_ref();
         let differs = sink.is_some() || work.differs.load(Ordering::Relaxed);
@@ -475,8 +490,8 @@ impl Line<'_, '_> {
             self.target.prove_mixture(&new, old, self.dress)?;
         }
         match trouble {
-            None => self.ledger.settle(work, Outcome::Equal { here, digest, is_changed, literal }),
-            Some(why) => self.ledger.settle(work, Outcome::Fuzzy { why, is_changed, literal }),
+            None => self.ledger.settle(work, &new, Outcome::Equal { here, digest, is_changed, literal }),
+            Some(why) => self.ledger.settle(work, &new, Outcome::Fuzzy { why, is_changed, literal }),
         }
     }
 }

@@ -167,7 +167,6 @@ impl Pass<'_, '_> {
             }
         });
         if new.is_directory() {
-            let old = self.whole(old)?;
             self.make_directory(&new, old.as_ref())?;
             rest.directories.push((new, old));
             return Ok(());
@@ -213,11 +212,11 @@ impl Pass<'_, '_> {
         self.put(new, old, rest, batch)
     }
 
-    /// An entry with its extended attributes, which the walk leaves out.
+    /// An entry with its extended attributes, which the walk leaves out of those of files.
     fn whole(&self, old: Option<Entry>) -> Result<Option<Entry>> {
         match old {
-            Some(old) => self.target.tree().look(&old.name),
-            None => Ok(None),
+            Some(old) if old.is_file() => self.target.tree().look(&old.name),
+            old => Ok(old),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! One thread reads questions and never waits on an answer; workers take them from a queue that the lines bound. Each
 //! answer carries the file's stamp from behind the reading: the other end holds it against the one in the list, and so
-//! sees what changed in between.
+//! sees what changed in between. Extended attributes of files come with it, too, and not with the list: of most files
+//! nobody asks.
 
 mod moved;
 
@@ -27,7 +28,7 @@ use crate::rule::sync::merkle::{self, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
 use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
 use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt};
-use crate::value::entry::Moment;
+use crate::value::entry::{Attribute, Moment};
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
 
@@ -205,7 +206,7 @@ fn begin_pass(source: &Source<'_>) -> Result<Walk> {
     // What was written through a mapping changes a stamp only when the page is next made dirty: after this, it will.
     source.tree.sync()?;
     let filter = Arc::clone(&source.filter);
-    Ok(source.tree.walk(move |name, is_directory| filter.leaves_out(name, is_directory)))
+    Ok(source.tree.walk(move |name, is_directory| filter.leaves_out(name, is_directory)).bare())
 }
 
 fn next_entries(walk: &mut Walk) -> Tell {
@@ -218,7 +219,7 @@ fn next_entries(walk: &mut Walk) -> Tell {
                     // A later change can have this ctime, too: the stamp must not be one that is seen again.
                     entry.stamp.ctime = Moment::default();
                 }
-                size += entry.name.bytes().len() + entry.xattrs.iter().map(|(_, value)| value.len()).sum::<usize>();
+                size += entry.name.bytes().len() + length_of(&entry.xattrs);
                 entries.push(entry);
             }
             Some(Err(error)) => unread.push((error.name, error.error.to_string())),
@@ -226,6 +227,10 @@ fn next_entries(walk: &mut Walk) -> Tell {
         }
     }
     Tell::Entries { entries, unread, is_end: false }
+}
+
+fn length_of(xattrs: &[Attribute]) -> usize {
+    xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 struct Worker<'a, 's> {
@@ -287,6 +292,9 @@ impl Worker<'_, '_> {
         let (mut sample, mut buffer) = (Vec::new(), vec![0; GROUP as usize + 1]);
         for (number, (name, digest)) in files.into_iter().enumerate() {
             let answer = self.one_small(&name, digest, &mut buffer).unwrap_or_else(|error| Small::Gone(cause(&error)));
+            if let Small::Same(seen) | Small::Whole(seen, ..) = &answer {
+                size += length_of(&seen.xattrs);
+            }
             if let Small::Whole(.., bytes) = &answer {
                 size += bytes.len();
                 if sample.len() < SAMPLE {
@@ -306,21 +314,21 @@ impl Worker<'_, '_> {
     fn one_small(&self, name: &Name, known: Option<[u8; 32]>, buffer: &mut [u8]) -> Result<Small> {
         let file = self.source.open(name)?;
         let count = read_at(&file, buffer, 0)?;
-        let stamp = tree::stamp(&file)?;
+        let seen = tree::seen(&file)?;
         if count as u64 > GROUP {
             return Ok(Small::Gone(Cause::change("it grew")));
         }
         let bytes = &buffer[..count];
         let digest = merkle::whole(bytes);
-        Ok(if known == Some(digest) { Small::Same(stamp) } else { Small::Whole(stamp, digest, bytes.to_vec()) })
+        Ok(if known == Some(digest) { Small::Same(seen) } else { Small::Whole(seen, digest, bytes.to_vec()) })
     }
 
     fn digests(&mut self, line: u16, part: &Part) -> Result<()> {
         let file = self.file(&part.name)?;
         let cvs = groups::digests(file, part.offset, part.length)?.context(Change("it became shorter"))?;
-        let stamp = tree::stamp(file)?;
+        let seen = tree::seen(file)?;
         let short = cvs.iter().map(|cv| cv.first_chunk::<SHORT>().copied().unwrap_or_default()).collect();
-        self.tell(line, &Tell::Digests(stamp, merkle::fold(&cvs, part.size <= RANGE), short))
+        self.tell(line, &Tell::Digests(seen, merkle::fold(&cvs, part.size <= RANGE), short))
     }
 
     fn bytes(&mut self, line: u16, part: &Part) -> Result<()> {
@@ -342,7 +350,7 @@ impl Worker<'_, '_> {
             return Err(Change("it became shorter").into());
         }
         self.tell_hole(line, &hole)?;
-        self.tell(line, &Tell::Done(tree::stamp(file)?, merkle::fold(&cvs, part.size <= RANGE)))
+        self.tell(line, &Tell::Done(tree::seen(file)?, merkle::fold(&cvs, part.size <= RANGE)))
     }
 
     fn tell_hole(&self, line: u16, hole: &Range<u64>) -> Result<()> {
@@ -370,7 +378,7 @@ impl Worker<'_, '_> {
             }
         }
         self.tell_patches(line, &mut patches)?;
-        self.tell(line, &Tell::Done(tree::stamp(&file)?, [0; 32]))
+        self.tell(line, &Tell::Done(tree::seen(&file)?, [0; 32]))
     }
 
     fn tell_patches(&self, line: u16, patches: &mut Vec<Patch>) -> Result<()> {

@@ -223,8 +223,8 @@ impl Line<'_, '_> {
                 {
                     Self::hole(part, length, &mut range, own);
                 }
-                Tell::Done(stamp, proof) if left == 0 => {
-                    work.hold(&stamp);
+                Tell::Done(seen, proof) if left == 0 => {
+                    work.hold(seen);
                     range.teach(work, part);
                     self.write_new(work, &range)?;
                     let cv = merkle::fold(own, part.size <= RANGE);

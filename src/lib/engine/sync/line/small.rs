@@ -49,23 +49,23 @@ impl Line<'_, '_> {
 
     fn one_small(&self, work: &Work, known: Option<Cv>, answer: Small) -> Result<()> {
         let digest = match (answer, known) {
-            (Small::Same(stamp), Some(digest)) => {
+            (Small::Same(seen), Some(digest)) => {
                 // Of one that did not change since it was listed; else the next pass sees.
-                if stamp == work.new.stamp && stamp.size != work.basis.size() {
+                if seen.stamp == work.new.stamp && seen.stamp.size != work.basis.size() {
                     return Err(corrupt("'the same' of another length"));
                 }
-                work.hold(&stamp);
+                work.hold(seen);
                 digest
             }
             (Small::Same(_), None) => return Err(corrupt("'the same' as nothing")),
-            (Small::Whole(stamp, digest, bytes), _) => {
+            (Small::Whole(seen, digest, bytes), _) => {
                 if merkle::whole(&bytes) != digest {
                     return Err(corrupt(format!(
                         "{}: the digest of its bytes is not the one that came with them",
                         work.new.name
                     )));
                 }
-                work.hold(&stamp);
+                work.hold(seen);
                 work.literal.store(bytes.len() as u64, Ordering::Relaxed);
                 work.differs.store(true, Ordering::Relaxed);
                 if !self.is_dry {

@@ -50,7 +50,7 @@ impl Worker<'_, '_> {
             let pieces = known.search(data, || clock::computed().saturating_sub(began) > PATIENCE);
             self.tell_pieces(line, offset, data, &pieces)?;
         }
-        self.tell(line, &Tell::Done(tree::stamp(&file)?, merkle::fold(&cvs, part.size <= RANGE)))
+        self.tell(line, &Tell::Done(tree::seen(&file)?, merkle::fold(&cvs, part.size <= RANGE)))
     }
 
     fn tell_pieces(&self, line: u16, offset: u64, mut data: &[u8], pieces: &[Piece]) -> Result<()> {

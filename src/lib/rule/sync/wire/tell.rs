@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Frame, LAID_MAX, corrupt, failure, name, seal, seal_parts, string};
 use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
-use crate::value::entry::{Entry, Stamp};
+use crate::value::entry::{Entry, Seen};
 use crate::value::escape::show_bytes;
 use crate::value::exit::Code;
 use crate::value::name::Name;
@@ -42,9 +42,9 @@ impl Cause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Small {
     /// Its digest is the one that was asked with.
-    Same(Stamp),
+    Same(Seen),
     /// These are its digest and its bytes.
-    Whole(Stamp, Cv, Vec<u8>),
+    Whole(Seen, Cv, Vec<u8>),
     /// It has none, and why.
     Gone(Cause),
 }
@@ -76,8 +76,8 @@ pub enum Tell {
     },
     /// Some of the small files that were asked for, in their order.
     Smalls(Vec<Small>),
-    /// The digests of a range: stamp of the file behind the reading, cv of the range, the first bytes of its groups' cvs.
-    Digests(Stamp, Cv, Vec<[u8; SHORT]>),
+    /// The digests of a range: the file behind the reading, cv of the range, the first bytes of its groups' cvs.
+    Digests(Seen, Cv, Vec<[u8; SHORT]>),
     /// Bytes at an offset of the file.
     Data(u64, Vec<u8>),
     /// Zeros that are a hole: offset and length.
@@ -86,8 +86,8 @@ pub enum Tell {
     Copy(u64, u64, u64),
     /// Pages of groups.
     Patches(Vec<Patch>),
-    /// The question is answered: stamp of the file behind the reading, cv of the range where bytes were asked for.
-    Done(Stamp, Cv),
+    /// The question is answered: the file behind the reading, cv of the range where bytes were asked for.
+    Done(Seen, Cv),
     /// There are none, and why.
     Gone(Cause),
     /// An errand came to its end: files that it made.
@@ -129,8 +129,8 @@ impl Tell {
                 }
                 b's'
             }
-            Tell::Digests(stamp, cv, groups) => {
-                stamp.print(out);
+            Tell::Digests(seen, cv, groups) => {
+                seen.print(out);
                 out.extend(cv);
                 for group in groups {
                     out.extend(group);
@@ -162,8 +162,8 @@ impl Tell {
                 }
                 b'p'
             }
-            Tell::Done(stamp, cv) => {
-                stamp.print(out);
+            Tell::Done(seen, cv) => {
+                seen.print(out);
                 out.extend(cv);
                 b'z'
             }
@@ -218,13 +218,13 @@ impl Tell {
                 Tell::Smalls(files)
             }
             b'd' => {
-                let (stamp, cv) = (Stamp::parse(reader)?, reader.digest()?);
+                let (seen, cv) = (Seen::parse(reader)?, reader.digest()?);
                 let groups = reader.rest();
                 let (groups, rest) = groups.as_chunks();
                 if !rest.is_empty() {
                     return None;
                 }
-                Tell::Digests(stamp, cv, groups.to_vec())
+                Tell::Digests(seen, cv, groups.to_vec())
             }
             b'h' => Tell::Hole(reader.u64()?, reader.u64()?),
             b'c' => Tell::Copy(reader.u64()?, reader.u64()?, reader.u64()?),
@@ -237,7 +237,7 @@ impl Tell {
                 }
                 Tell::Patches(patches)
             }
-            b'z' => Tell::Done(Stamp::parse(reader)?, reader.digest()?),
+            b'z' => Tell::Done(Seen::parse(reader)?, reader.digest()?),
             b'v' => Tell::Gone(Cause::parse(reader)?),
             b'r' => {
                 let mut files = Vec::new();
@@ -261,13 +261,13 @@ fn data(mut bytes: Vec<u8>) -> Option<Tell> {
 
 fn put_small(out: &mut Vec<u8>, file: &Small) {
     match file {
-        Small::Same(stamp) => {
+        Small::Same(seen) => {
             out.push(b'=');
-            stamp.print(out);
+            seen.print(out);
         }
-        Small::Whole(stamp, digest, bytes) => {
+        Small::Whole(seen, digest, bytes) => {
             out.push(b'w');
-            stamp.print(out);
+            seen.print(out);
             out.extend(digest);
             put_text(out, bytes);
         }
@@ -280,8 +280,8 @@ fn put_small(out: &mut Vec<u8>, file: &Small) {
 
 fn small(reader: &mut Reader<'_>) -> Option<Small> {
     Some(match reader.byte()? {
-        b'=' => Small::Same(Stamp::parse(reader)?),
-        b'w' => Small::Whole(Stamp::parse(reader)?, reader.digest()?, reader.text(GROUP as usize)?.to_vec()),
+        b'=' => Small::Same(Seen::parse(reader)?),
+        b'w' => Small::Whole(Seen::parse(reader)?, reader.digest()?, reader.text(GROUP as usize)?.to_vec()),
         b'-' => Small::Gone(Cause::parse(reader)?),
         _ => return None,
     })

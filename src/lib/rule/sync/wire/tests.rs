@@ -6,11 +6,15 @@ use super::ask::{Ask, Errand, Pages, Part, Say};
 use super::tell::{Cause, Patch, Small, Tell};
 use super::*;
 use crate::rule::sync::merkle::{GROUP, RANGE};
-use crate::value::entry::{Entry, Kind, Moment, Stamp};
+use crate::value::entry::{Entry, Kind, Moment, Seen, Stamp};
 use crate::value::exit::code_of;
 
 fn named(text: &[u8]) -> Name {
     Name::parse(text).unwrap()
+}
+
+fn seen() -> Seen {
+    Seen { stamp: stamp(), xattrs: vec![(b"user.b".as_slice().into(), b"\xff".as_slice().into())] }
 }
 
 fn stamp() -> Stamp {
@@ -55,16 +59,16 @@ fn tells() -> Vec<Tell> {
         Tell::Entries { entries, unread, is_end: false },
         Tell::Entries { entries: Vec::new(), unread: Vec::new(), is_end: true },
         Tell::Smalls(vec![
-            Small::Same(stamp()),
-            Small::Whole(stamp(), [2; 32], b"content".to_vec()),
+            Small::Same(seen()),
+            Small::Whole(seen(), [2; 32], b"content".to_vec()),
             Small::Gone(Cause::change("it vanished")),
         ]),
-        Tell::Digests(stamp(), [3; 32], vec![[4; 12]; 3]),
+        Tell::Digests(seen(), [3; 32], vec![[4; 12]; 3]),
         Tell::Data(RANGE, vec![6; 2000]),
         Tell::Hole(GROUP, GROUP),
         Tell::Copy(1, 2, 3),
         Tell::Patches(vec![patch(0), patch(GROUP)]),
-        Tell::Done(stamp(), [5; 32]),
+        Tell::Done(seen(), [5; 32]),
         Tell::Gone(Cause { is_change: false, text: "Input/output error".to_owned() }),
         Tell::Ran(vec![(named(b"backup_label"), b"START".to_vec()), (Name::root(), Vec::new())]),
         Tell::Failed(Code::Gap, "why".to_owned(), String::new()),

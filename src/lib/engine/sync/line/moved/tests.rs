@@ -14,7 +14,7 @@ use crate::engine::sync::line::Task;
 use crate::engine::sync::source::{Source, Traffic, serve};
 use crate::engine::sync::target::Target;
 use crate::rule::sync::filter::Filter;
-use crate::value::entry::{Moment, Stamp};
+use crate::value::entry::{Moment, Seen};
 use crate::value::exit::{Code, code_of};
 use crate::value::name::Name;
 
@@ -184,7 +184,7 @@ fn copies_beyond_what_was_asked_with_or_beside_the_range_are_refused() {
 fn an_end_before_the_end_is_refused() {
     let (old, new) = swapped();
     let done = sync(&old, &new, |tell| match tell {
-        Tell::Copy(..) => Tell::Done(Stamp::default(), [0; 32]),
+        Tell::Copy(..) => Tell::Done(Seen::default(), [0; 32]),
         other => other,
     });
     assert_eq!(code_of(&done.result.unwrap_err()), Code::Corrupt);
