@@ -80,7 +80,7 @@
 //! | after a sync the server is down, or was never stopped | [`engine::sync::server`]: what it recorded, and what it looks at |
 //! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
 //! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
-//! | a sync is slow, or reads what has not changed | [`engine::sync::pairs`]: what may be trusted unread; [`engine::sync::line`]: what is asked |
+//! | a sync is slow, or reads what has not changed | [`engine::sync::pairs`], [`engine::sync::digests`]: what may be trusted unread; [`engine::sync::line`]: what is asked |
 //! | in which order a sync stops, switches and starts | [`engine::sync::drive`] |
 //! | a name is (not) part of a sync | [`rule::sync::filter`], [`engine::sync::profile`] |
 //! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |

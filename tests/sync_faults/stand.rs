@@ -188,7 +188,7 @@ impl Stand {
     pub fn check_litter(&self) {
         let beside = "cd \"$(dirname \"$(realpath dst)\")\" && ls -A .repl-sync-dst && ls -Ad .repl-sync*";
         let found = self.rig.ok(&format!("find -H src dst -name '.repl*' && {beside}"));
-        let known = [".repl-sync-dst", "history.jsonl", "lock", "pairs", "start.log"];
+        let known = [".repl-sync-dst", "digests", "history.jsonl", "lock", "pairs", "start.log"];
         assert!(found.lines().all(|name| known.contains(&name)), "litter: {found}");
     }
 

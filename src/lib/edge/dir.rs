@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -34,16 +35,38 @@ const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags
 /// A file that has no name of its own yet; whoever holds the directory's lock makes it.
 pub const UNNAMED: &str = ".repl-new";
 
+/// Below which this process opens directories, once it was confined.
+static CONFINED: OnceLock<Dir> = OnceLock::new();
+
+/// From now on [`Dir::open`] opens only what is in this directory, and through no link. For a process that does what a
+/// peer asks: it may make a link of any component of a path at the very moment when that is looked at.
+pub fn confine(root: &Path) -> Result<()> {
+    let root = Dir::open_freely(root)?;
+    CONFINED.set(root).map_err(|_| Failure::new(Code::Failed, "this process is confined already").into())
+}
+
 impl Dir {
-    /// Opens a directory; the path itself may lead through links, since the operator gave it.
+    /// Opens a directory. The path itself may lead through links, since the operator gave it, unless this process is
+    /// [confined](confine).
     pub fn open(path: &Path) -> Result<Dir> {
+        let Some(root) = CONFINED.get() else {
+            return Dir::open_freely(path);
+        };
+        match path.strip_prefix(&root.path) {
+            Ok(below) => root.open_beneath(below, false),
+            Err(_) => fail(Code::Fenced, format!("{} is outside of what this key may use", shown(path))),
+        }
+    }
+
+    /// Opens a directory of which no peer has said where it is.
+    pub fn open_freely(path: &Path) -> Result<Dir> {
         let fd = fs::open(path, DIR_FLAGS, Mode::empty()).map_err(io::Error::from);
         Ok(Dir { fd: fd.with_context(|| format!("cannot open {}", shown(path)))?, path: path.to_owned() })
     }
 
     /// Opens a directory, made with mode 0700 (and its parents) if it is missing, durably.
     pub fn create(path: &Path) -> Result<Dir> {
-        if matches!(fs::open(path, DIR_FLAGS, Mode::empty()), Err(Errno::NOENT)) {
+        if matches!(fs::stat(path), Err(Errno::NOENT)) {
             let parent = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),

@@ -6,6 +6,7 @@
 //! the last pass is a [`procedure`], and the destination's [`server`] is stopped for it and started again.
 
 pub mod channel;
+pub mod digests;
 pub mod door;
 pub mod drive;
 pub mod errand;

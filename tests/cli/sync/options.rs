@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, chown};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::fs::inotify;
 
 use super::super::tree::{self, assert_same, assert_same_but, noise};
 use super::{Site, assert_idle, number, read, write};
@@ -169,6 +172,61 @@ fn a_change_at_the_destination_is_put_right() {
         tree::touch(&path, time.mtime(), time.mtime_nsec());
         let report = site.report(&format!("{mode} src dst"));
         assert_eq!(number(&report, "updated"), 1, "{mode}: {report}");
+        assert_same(&site.src(), &site.dst());
+    }
+}
+
+/// Whether a command has the kernel tell that somebody reads a file.
+fn is_read(file: &Path, act: impl FnOnce()) -> bool {
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, file, inotify::WatchFlags::ACCESS).unwrap();
+    act();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
+    match inotify::Reader::new(&watch, &mut buffer).next() {
+        Ok(_) => true,
+        Err(rustix::io::Errno::AGAIN) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn what_has_changed_at_the_source_alone_is_not_read_here() {
+    let site = Site::empty();
+    // Not at the top, where the first bytes of a file may tell which engine's it is.
+    let mut bytes = noise(17 << 20, 1);
+    site.write("dir/file", &bytes);
+    site.ok("--inplace src dst");
+    let (src, dst) = (site.src().join("dir/file"), site.dst().join("dir/file"));
+    for round in 0..3 {
+        // Nothing but a time: were it read here, it would be read whole.
+        tree::touch(&src, 1_000_000_000 + round as i64, 5);
+        assert!(!is_read(&dst, || drop(site.ok("--inplace src dst"))), "{round}");
+        assert_same(&site.src(), &site.dst());
+        bytes[(16 << 20) + round] ^= 1;
+        site.write("dir/file", &bytes);
+        assert!(is_read(&dst, || drop(site.ok("--inplace src dst"))), "{round}");
+        assert_same(&site.src(), &site.dst());
+    }
+    tree::touch(&src, 1_500_000_000, 5);
+    assert!(is_read(&dst, || drop(site.ok("--inplace --checksum src dst"))));
+    // What has changed here as well is read, however it was dressed; and so is all of which the digests are damaged.
+    let digests = site.rig.path(".repl-sync-dst/digests");
+    for round in 0..8 {
+        let (byte, step) = ((round * 523_261) % bytes.len(), 1 << (round % 8));
+        bytes[byte] ^= step;
+        match round % 4 {
+            0 => write(&dst, noise(17 << 20, 2)),
+            1 => {
+                let mut damaged = std::fs::read(&digests).unwrap();
+                let at = damaged.len() - 1 - (round * 7919) % (32 * 272);
+                damaged[at] ^= 1;
+                write(&digests, &damaged);
+            }
+            2 => write(&digests, noise(round * 1000, 3)),
+            _ => {}
+        }
+        site.write("dir/file", &bytes);
+        site.ok("--inplace src dst");
         assert_same(&site.src(), &site.dst());
     }
 }

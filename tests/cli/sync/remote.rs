@@ -1,7 +1,12 @@
 //! One end at another machine, over a real sshd on loopback: by the ssh program, and by `ssh://`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::rig::{Ran, Running, SYNC, Sshd, eventually};
 use super::super::tree::{self, Editor, assert_same, noise};
@@ -125,7 +130,7 @@ fn patterns_and_options_count_at_both_ends() {
 fn guards_hold_across_a_link_to_the_same_machine() {
     let net = Net::new(Site::synced());
     let (site, by) = (&net.site, net.by());
-    std::os::unix::fs::symlink("src", site.rig.path("alias")).unwrap();
+    symlink("src", site.rig.path("alias")).unwrap();
     let before = tree::look(site.rig.root.path()).0;
     for (one, other) in
         [("src", "src"), ("src", "alias"), ("alias/dir", "src"), ("src", "src/dir"), ("src", "alias/new")]
@@ -238,6 +243,47 @@ fn a_destination_that_is_busy_there_is_said_here() {
 }
 
 #[test]
+fn a_link_that_comes_and_goes_leads_no_restricted_key_out_of_its_root() {
+    let net = Net::new(Site::some());
+    let (root, out) = (net.site.rig.path("root"), net.site.rig.path("out/secret"));
+    for path in [root.join("sub/one"), out.join("one")] {
+        fs::create_dir_all(path).unwrap();
+    }
+    write(&out.join("file"), "secret");
+    write(&out.join("one/file"), "secret");
+    // Of the directory itself, and of one above it.
+    symlink(&out, root.join("link")).unwrap();
+    symlink(&out, root.join("sub/link")).unwrap();
+    net.sshd.force(&format!("restrict,command=\"{SYNC} --server --restrict {}\"", root.display()));
+    net.site.rig.ok("cp -a out before");
+    let by = net.by();
+    let ways = ["--inplace src slave:sub/one", "--stage src slave:sub/one", "slave:sub/one back"];
+    let flips = [("sub", "link"), ("sub/one", "sub/link")].map(|(one, other)| (root.join(one), root.join(other)));
+    let mut codes = Vec::new();
+    for (round, way) in (0..10).flat_map(|round| ways.map(|way| (round, way))) {
+        let (one, other) = &flips[round % 2];
+        let (is_over, mut random) = (AtomicBool::new(false), fastrand::Rng::with_seed(round as u64));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+                    std::thread::park_timeout(Duration::from_micros(random.u64(..30_000)));
+                }
+            });
+            codes.push(net.run(&format!("{by} --delete --max-delete 100 {way}")).code);
+            is_over.store(true, Ordering::Relaxed);
+        });
+        if one.is_symlink() {
+            renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+        }
+    }
+    assert!(codes.contains(&5), "no flip was seen: {codes:?}");
+    assert!(codes.iter().all(|code| [0, 1, 5, 13].contains(code)), "{codes:?}");
+    assert_same(&net.site.rig.path("before"), &net.site.rig.path("out"));
+    assert!(!net.site.rig.path("back/file").exists());
+}
+
+#[test]
 fn a_restricted_key_can_sync_what_lies_in_its_root_and_run_nothing() {
     let net = Net::new(Site::some());
     let root = net.site.rig.path("root");
@@ -256,7 +302,7 @@ fn a_restricted_key_can_sync_what_lies_in_its_root_and_run_nothing() {
     net.ok(&format!("{by} --dsn dbname=x --stop true --start true --status false --check true --adopt slave:one back"));
     // Everything else.
     write(&net.site.rig.path("secret/file"), "s");
-    std::os::unix::fs::symlink(net.site.rig.path("secret"), root.join("way-out")).unwrap();
+    symlink(net.site.rig.path("secret"), root.join("way-out")).unwrap();
     let out = net.site.rig.path("secret");
     for pair in [
         format!("src {}", net.at(&out)),

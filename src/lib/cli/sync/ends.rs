@@ -16,7 +16,7 @@ use super::{Args, Place};
 use crate::cli::args::ssh_options;
 use crate::cli::report;
 use crate::edge::bell::Bell;
-use crate::edge::dir::Dir;
+use crate::edge::dir::{self, Dir};
 use crate::edge::hook::describe;
 use crate::edge::link::{self, Far, Inlet, Peer};
 use crate::edge::signal::Stop;
@@ -348,7 +348,8 @@ fn confined(root: &Path, path: &Path) -> Result<std::path::PathBuf> {
     let Some(below) = below.filter(is_below) else {
         return fail(Code::Fenced, format!("{} is outside of what this key may use", path.display()));
     };
-    // A link may lead anywhere, and whoever may sync can make one.
+    // A link may lead anywhere, and whoever may sync can make one: also a moment after this.
+    dir::confine(&root)?;
     let mut way = root;
     for part in below.components() {
         way.push(part);

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{
@@ -51,12 +51,12 @@ impl Tree {
             let text = format!("{} is not {} any more", self.shown(&entry.name), entry.kind);
             return Err(Failure::new(Code::Fenced, text).into());
         }
-        put_on(&fd, &stat, entry, dress).with_context(|| self.cannot("dress", &entry.name))
+        put_on(Hold::Path(&fd), &stat, entry, dress).with_context(|| self.cannot("dress", &entry.name))
     }
 
     /// [`Tree::dress`] for a file that is open. Nothing may be written to it afterwards: that would undo some of it.
     pub fn dress_file(&self, file: &File, entry: &Entry, dress: Dress) -> Result<()> {
-        let put = || put_on(file, &fs::fstat(file)?, entry, dress);
+        let put = || put_on(Hold::File(file), &fs::fstat(file)?, entry, dress);
         put().with_context(|| self.cannot("dress", &entry.name))
     }
 }
@@ -73,23 +73,42 @@ fn is_of_kind(stat: &Stat, kind: &Kind) -> bool {
     FileType::from_raw_mode(stat.st_mode) == expected
 }
 
-fn put_on(fd: impl AsFd, stat: &Stat, entry: &Entry, dress: Dress) -> io::Result<()> {
-    let path = path_of(&fd);
+/// By what something is held: for what a descriptor without access cannot do, it has a path among the kernel's own.
+#[derive(Clone, Copy)]
+enum Hold<'a> {
+    Path(&'a OwnedFd),
+    File(&'a File),
+}
+
+impl AsFd for Hold<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Hold::Path(fd) => fd.as_fd(),
+            Hold::File(file) => file.as_fd(),
+        }
+    }
+}
+
+fn put_on(hold: Hold<'_>, stat: &Stat, entry: &Entry, dress: Dress) -> io::Result<()> {
+    let path = path_of(hold);
     let is_root = rustix::process::geteuid().is_root();
     let is_link = matches!(entry.kind, Kind::Link(_));
     let mut is_changed = false;
     if dress.owner {
-        is_changed |= own(&fd, stat, entry, is_root)?;
+        is_changed |= own(hold, stat, entry, is_root)?;
     }
     // Capabilities go with the owner: who may not set one leaves them as they are.
-    is_changed |= attribute(&path, stat, entry, is_root && dress.owner)?;
+    is_changed |= attribute(hold, &path, stat, entry, is_root && dress.owner)?;
     let mode = if is_root && dress.owner { entry.mode } else { entry.mode & !SET_ID };
     if !is_link && (is_changed || stat.st_mode & 0o7777 != mode) {
         fs::chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty())?;
     }
     let mtime = entry.stamp.mtime;
     if look::stamp(stat).mtime != mtime {
-        fs::utimensat(CWD, &path, &only(mtime), AtFlags::empty())?;
+        match hold {
+            Hold::Path(_) => fs::utimensat(CWD, &path, &only(mtime), AtFlags::empty())?,
+            Hold::File(file) => fs::futimens(file, &only(mtime))?,
+        }
     }
     Ok(())
 }
@@ -120,10 +139,13 @@ fn own(fd: impl AsFd, stat: &Stat, entry: &Entry, is_root: bool) -> io::Result<b
 }
 
 /// Sets and removes extended attributes; says whether that has changed any.
-fn attribute(path: &str, stat: &Stat, entry: &Entry, with_capabilities: bool) -> io::Result<bool> {
+fn attribute(hold: Hold<'_>, path: &str, stat: &Stat, entry: &Entry, with_capabilities: bool) -> io::Result<bool> {
     let is_ours = |name: &[u8]| look::is_taken(name, with_capabilities);
     let mut is_changed = false;
-    let there = with_access(path, stat, || look::attributes_at(path))?;
+    let there = with_access(path, stat, || match hold {
+        Hold::Path(_) => look::attributes_at(path),
+        Hold::File(file) => look::attributes_of(file),
+    })?;
     let is_wanted = |name: &[u8]| entry.xattrs.iter().any(|(wanted, _)| **wanted == *name);
     for (name, _) in there.iter().filter(|(name, _)| is_ours(name) && !is_wanted(name)) {
         with_access(path, stat, || match fs::removexattr(path, &**name) {

@@ -8,9 +8,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use parking_lot::Mutex;
 
 use crate::rule::sync::wire::Frame;
 use crate::rule::sync::wire::tell::Tell;
@@ -25,19 +27,30 @@ pub const ANY: usize = usize::MAX / 2;
 pub struct Door {
     frames: SyncSender<Frame>,
     expected: Arc<AtomicUsize>,
+    last: Last,
 }
 
 /// Where they are waited for.
 pub struct Ear {
     frames: Receiver<Frame>,
     expected: Arc<AtomicUsize>,
+    patience: Duration,
+    last: Last,
 }
 
-/// A line's two sides.
-pub fn pair() -> (Door, Ear) {
-    let (frames, receiver) = sync_channel(FRAMES);
-    let expected = Arc::new(AtomicUsize::new(0));
-    (Door { frames, expected: Arc::clone(&expected) }, Ear { frames: receiver, expected })
+/// When the last answer came, on any line.
+type Last = Arc<Mutex<Instant>>;
+
+/// So many lines' two sides.
+pub fn pairs(count: usize, patience: Duration) -> (Vec<Door>, Vec<Ear>) {
+    let last = Arc::new(Mutex::new(Instant::now()));
+    let pair = |_| {
+        let (frames, receiver) = sync_channel(FRAMES);
+        let expected = Arc::new(AtomicUsize::new(0));
+        let door = Door { frames, expected: Arc::clone(&expected), last: Arc::clone(&last) };
+        (door, Ear { frames: receiver, expected, patience, last: Arc::clone(&last) })
+    };
+    (0..count).map(pair).unzip()
 }
 
 impl Door {
@@ -45,7 +58,10 @@ impl Door {
     pub fn hand(&self, frame: Frame) -> bool {
         let one_less = |expected: usize| expected.checked_sub(1);
         match self.expected.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less) {
-            Ok(_) => self.frames.send(frame).is_ok(),
+            Ok(_) => {
+                *self.last.lock() = Instant::now();
+                self.frames.send(frame).is_ok()
+            }
             Err(_) => true,
         }
     }
@@ -63,19 +79,49 @@ impl Ear {
         while self.frames.try_recv().is_ok() {}
     }
 
-    /// Waits for an answer; what the other end could not do is an error with its exit code.
+    /// Waits for an answer, as long as that takes; what the other end could not do is an error with its exit code.
     pub fn hear(&self) -> Result<Tell> {
         let Ok(frame) = self.frames.recv() else {
             return fail(Code::Link, "the link is gone");
         };
-        match Tell::parse(frame)? {
-            Tell::Failed(code, why, hint) => {
-                let failure = Failure::new(code, why);
-                Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into())
+        read(frame)
+    }
+
+    /// The same, where an answer takes no other work than reading: an end whose disk hangs is as good as gone.
+    pub fn hear_soon(&self) -> Result<Tell> {
+        loop {
+            match self.frames.recv_timeout(self.patience) {
+                Ok(frame) => return read(frame),
+                Err(RecvTimeoutError::Disconnected) => return fail(Code::Link, "the link is gone"),
+                // Others may be answered before.
+                Err(RecvTimeoutError::Timeout) if self.last.lock().elapsed() < self.patience => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = self.patience.as_secs();
+                    return fail(
+                        Code::Link,
+                        format!("the source has not answered for {seconds} s: does its disk hang?"),
+                    );
+                }
             }
-            tell => Ok(tell),
         }
     }
+}
+
+fn read(frame: Frame) -> Result<Tell> {
+    match Tell::parse(frame)? {
+        Tell::Failed(code, why, hint) => {
+            let failure = Failure::new(code, why);
+            Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into())
+        }
+        tell => Ok(tell),
+    }
+}
+
+/// The two sides of one line with all the time that there is.
+#[cfg(test)]
+pub(super) fn pair() -> (Door, Ear) {
+    let (mut doors, mut ears) = pairs(1, Duration::from_secs(3600));
+    (doors.remove(0), ears.remove(0))
 }
 
 #[cfg(test)]
@@ -85,6 +131,21 @@ mod tests {
 
     fn frame() -> Frame {
         Frame { kind: b'r', line: 0, payload: Vec::new() }
+    }
+
+    #[test]
+    fn an_end_that_answers_on_no_line_is_given_up() {
+        let (doors, ears) = pairs(2, Duration::from_millis(20));
+        for ear in &ears {
+            ear.expect(1);
+        }
+        let before = *ears[1].last.lock();
+        assert!(doors[0].hand(frame()));
+        assert!(*ears[1].last.lock() > before, "an answer to one counts for all");
+        assert_eq!(ears[0].hear_soon().unwrap(), Tell::Ran(Vec::new()));
+        let error = ears[1].hear_soon().unwrap_err();
+        assert_eq!(code_of(&error), Code::Link);
+        assert!(error.to_string().contains("has not answered"), "{error:#}");
     }
 
     #[test]

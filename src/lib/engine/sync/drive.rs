@@ -34,6 +34,7 @@ use super::target::Target;
 use crate::edge::clock;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
+use crate::edge::user::User;
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::rule::sync::wire::ask::Say;
 use crate::value::exit::{Code, Failure, code_of};
@@ -189,6 +190,10 @@ impl Drive<'_> {
             self.guard_database(&look)?;
             return self.rehearse();
         }
+        if let Some(name) = &self.options.commands.run_as {
+            // An error now, and not when the server is down.
+            User::named(name)?;
+        }
         recover(&self.destination)?;
         let state = State::open(&self.destination)?;
         let run = format!("{:016x}", fastrand::u64(..));
@@ -258,7 +263,8 @@ impl Drive<'_> {
     fn rehearse(&mut self) -> Result<()> {
         let state = State::find(&self.destination)?;
         let nothing = tempdir()?;
-        let tree = Tree::open(if self.destination.exists() { &self.destination } else { &nothing })?;
+        let place = if self.destination.exists() { Dir::open(&self.destination) } else { Dir::open_freely(&nothing) };
+        let tree = Tree::of(&place?)?;
         let mut passes = self.passes(state.as_ref().map(State::dir))?;
         let passed = passes.run(Target::Direct(&tree), &|_| true);
         // It was made a moment ago; nobody else knows it.

@@ -251,7 +251,7 @@ impl<'a> Ledger<'a> {
             self.replace(&new.name);
         }
         let pair = match outcome {
-            Outcome::Equal { here, digest, .. } => self.pair(new, here, digest),
+            Outcome::Equal { here, digest, .. } => self.pair(new, here, digest, work.region),
             Outcome::Fuzzy { why, .. } | Outcome::Unsettled(why) => {
                 self.unsettle(&new.name, why);
                 None
@@ -261,11 +261,11 @@ impl<'a> Ledger<'a> {
     }
 
     /// A pair, where its stamps can be trusted.
-    fn pair(&self, new: &Entry, here: Stamp, digest: Cv) -> Option<Pair> {
+    fn pair(&self, new: &Entry, here: Stamp, digest: Cv, region: Option<u64>) -> Option<Pair> {
         let is_pending = self.target.pending(&new.name).is_some();
         // Of a tree that only we write to, every stamp can be.
         let is_settled = matches!(self.target, Target::Direct(_)) || here.ctime < self.began;
-        is_settled.then(|| Pair { name: new.name.clone(), source: new.stamp, here, digest, is_pending })
+        is_settled.then(|| Pair { name: new.name.clone(), source: new.stamp, here, digest, is_pending, region })
     }
 
     /// The turn of a file has come to its end, with a pair or without.

@@ -110,9 +110,12 @@ impl<'a, 'l> Listing<'a, 'l> {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let Tell::Entries { entries, unread, is_end } = self.control.hear()? else {
+        let Tell::Entries { entries, unread, is_end } = self.control.ear.hear_soon()? else {
             return Err(corrupt("not a list"));
         };
+        if entries.is_empty() && unread.is_empty() && !is_end {
+            return Err(corrupt("a part of a list with nothing in it"));
+        }
         self.asked -= 1;
         for (name, why) in unread {
             self.is_whole = false;

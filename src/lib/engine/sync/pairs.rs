@@ -7,9 +7,10 @@
 //! that does not come to its end leaves the old one. It is a cache: when it is damaged it is forgotten from there on.
 //!
 //! ```text
-//! header   "REPL pairs 1\n", identity of the source (text)
-//! record   length u32 of what follows, CRC32C of it u32, name (text), flags u8, source stamp, destination stamp, digest
-//! flags    bit 0: equal once the journal's operation on this name is done
+//! header   "REPL pairs 2\n", identity of the source (text)
+//! record   length u32 of what follows, CRC32C of it u32, name (text), flags u8, source stamp, destination stamp, digest,
+//!          region u64 of its groups' digests
+//! flags    bit 0: equal once the journal's operation on this name is done; bit 1: it has a region
 //! ```
 
 use std::fs::File;
@@ -26,8 +27,9 @@ use crate::value::octets::{Reader, put_text};
 /// Its name in the state directory.
 const FILE: &str = "pairs";
 const NEW: &str = "pairs.new";
-const MAGIC: &[u8] = b"REPL pairs 1\n";
+const MAGIC: &[u8] = b"REPL pairs 2\n";
 const PENDING: u8 = 1;
+const REGION: u8 = 2;
 /// Most bytes of a record, and of the source's identity.
 const RECORD_MAX: usize = NAME_MAX + 256;
 
@@ -44,6 +46,8 @@ pub struct Pair {
     pub digest: Cv,
     /// Whether it is equal only once the journal's operation on it is done.
     pub is_pending: bool,
+    /// Where the digests of its groups are.
+    pub region: Option<u64>,
 }
 
 /// The pairs of the last pass, in the order of names.
@@ -102,7 +106,8 @@ impl Old {
         let mut reader = Reader::new(&bytes);
         let (name, flags) = (Name::parse(reader.text(NAME_MAX)?)?, reader.byte()?);
         let (source, here, digest) = (Stamp::parse(&mut reader)?, Stamp::parse(&mut reader)?, reader.digest()?);
-        Some(Pair { name, source, here, digest, is_pending: flags & PENDING != 0 })
+        let region = reader.u64().filter(|_| flags & REGION != 0);
+        Some(Pair { name, source, here, digest, is_pending: flags & PENDING != 0, region })
     }
 
     /// The pair of a name; names must be asked for in their order.
@@ -143,10 +148,12 @@ impl New<'_> {
     pub fn add(&mut self, pair: &Pair) -> Result<()> {
         let mut record = Vec::with_capacity(160 + pair.name.bytes().len());
         put_text(&mut record, pair.name.bytes());
-        record.push(if pair.is_pending { PENDING } else { 0 });
+        let pending = if pair.is_pending { PENDING } else { 0 };
+        record.push(pending | if pair.region.is_some() { REGION } else { 0 });
         pair.source.print(&mut record);
         pair.here.print(&mut record);
         record.extend(pair.digest);
+        record.extend(pair.region.unwrap_or_default().to_le_bytes());
         let write = |bytes: &[u8], output: &mut BufWriter<File>| output.write_all(bytes);
         let mut head = (record.len() as u32).to_le_bytes().to_vec();
         head.extend(crc32c::crc32c(&record).to_le_bytes());
@@ -166,7 +173,8 @@ mod tests {
 
     fn pair(name: &str, is_pending: bool) -> Pair {
         let stamp = Stamp { size: name.len() as u64, ..Stamp::default() };
-        Pair { name: Name::parse(name.as_bytes()).unwrap(), source: stamp, here: stamp, digest: [7; 32], is_pending }
+        let (name, region) = (Name::parse(name.as_bytes()).unwrap(), is_pending.then_some(96));
+        Pair { name, source: stamp, here: stamp, digest: [7; 32], is_pending, region }
     }
 
     #[test]

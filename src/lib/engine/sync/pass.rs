@@ -8,6 +8,7 @@ pub mod workers;
 
 use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 use self::rest::Rest;
 use self::workers::{Batch, Lines};
+use super::digests::Digests;
 use super::journal::op::Op;
 use super::ledger::Ledger;
 use super::line::Work;
@@ -69,6 +71,8 @@ pub struct Pass<'a, 'l> {
     pub kept: &'a Filter,
     /// The kind of database.
     pub profile: Profile,
+    /// The digests of files that are known.
+    pub digests: Option<Arc<Digests>>,
     /// Directories here in which something takes no part, as far as the walk has come.
     pub held: &'a Mutex<HashSet<Name>>,
 }
@@ -82,7 +86,7 @@ impl Pass<'_, '_> {
         let late = std::mem::take(&mut rest.late);
         self.round(lines, |batch, _| {
             for (new, old) in late {
-                self.put(new, old.filter(|old| !old.is_directory()), &mut rest, batch)?;
+                self.put(new, old.filter(|old| !old.is_directory()), None, &mut rest, batch)?;
             }
             Ok(true)
         })?;
@@ -205,11 +209,15 @@ impl Pass<'_, '_> {
             rest.late.push((new, old));
             return Ok(());
         }
-        if let Some(pair) = pair.filter(|pair| self.is_trusted(pair, &new, old.as_ref())) {
-            return self.trust(pair, &new, rest);
+        let is_trusted = |pair: &Pair| new.is_file() && pair.source == new.stamp && self.is_known(pair, old.as_ref());
+        match pair {
+            Some(pair) if is_trusted(&pair) => self.trust(pair, &new, rest),
+            pair => {
+                let old = self.whole(old)?;
+                let pair = pair.filter(|pair| self.is_known(pair, old.as_ref()));
+                self.put(new, old, pair.as_ref(), rest, batch)
+            }
         }
-        let old = self.whole(old)?;
-        self.put(new, old, rest, batch)
     }
 
     /// An entry with its extended attributes, which the walk leaves out of those of files.
@@ -220,12 +228,12 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Whether a pair says that there is nothing to read.
-    fn is_trusted(&self, pair: &Pair, new: &Entry, old: Option<&Entry>) -> bool {
+    /// Whether what is here is still what a pair says: there is nothing to read.
+    fn is_known(&self, pair: &Pair, old: Option<&Entry>) -> bool {
         let here = old.filter(|old| old.is_file()).map(|old| old.stamp).unwrap_or_default();
-        let is_pending = self.target.pending(&new.name).is_some();
-        let is_known = new.is_file() && pair.source == new.stamp && pair.here == here && pair.is_pending == is_pending;
-        is_known
+        let is_pending = self.target.pending(&pair.name).is_some();
+        pair.here == here
+            && pair.is_pending == is_pending
             && !self.manner.is_distrustful
             && (self.manner.trusts_pending || !is_pending)
             && (is_pending || old.is_some())
@@ -240,18 +248,32 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Something other than a directory.
-    fn put(&self, new: Entry, old: Option<Entry>, rest: &mut Rest, batch: &mut Batch<'_>) -> Result<()> {
+    /// Something other than a directory; what is here may be known by a pair.
+    fn put(
+        &self,
+        new: Entry,
+        old: Option<Entry>,
+        pair: Option<&Pair>,
+        rest: &mut Rest,
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
         if new.is_file() {
             self.reserve(&new, old.as_ref(), rest)?;
             let basis = if self.ledger.is_distrusted(&new.name) {
                 Basis::default()
             } else {
-                self.target.basis(&new.name, old.as_ref())?
+                let basis = self.target.basis(&new.name, old.as_ref())?;
+                match (&self.digests, pair) {
+                    (Some(digests), Some(pair)) => basis.knowing(digests, pair),
+                    _ => basis,
+                }
             };
             let turn = rest.turn;
             rest.turn += 1;
             let mut work = Work::new(turn, new, old, basis);
+            if let Some(digests) = self.digests.as_ref().filter(|_| !self.manner.is_dry && !work.is_small()) {
+                work.region = digests.reserve(work.new.stamp.size);
+            }
             if self.profile.must_mirror() {
                 // Pages of a database do not move; to search for them would be down time.
                 work.stays();

@@ -14,6 +14,7 @@ use anyhow::Result;
 use parking_lot::Mutex;
 
 use super::channel::{Inbox, Sender, outbox};
+use super::digests::Digests;
 use super::door::{self, Door};
 use super::facts::Facts;
 use super::ledger::{Counts, Ledger, Unsettled};
@@ -34,6 +35,10 @@ use crate::rule::sync::wire::{LINES_MAX, corrupt};
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
+
+/// How long the other end may have nothing to say to any open question about its files, though it is there: the
+/// destination's server may be down meanwhile. Long enough for a disk that is slow; one that hangs is none.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The link, from this end.
 pub struct Link {
@@ -58,8 +63,7 @@ impl Link {
         let counted = Arc::clone(&traffic);
         let writer = std::thread::spawn(move || outbox.write(output, &counted.sent, None));
         let count = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-        let (doors, mut ears): (Vec<_>, Vec<_>) =
-            (0..=count.clamp(4, usize::from(LINES_MAX) - 1)).map(|_| door::pair()).unzip();
+        let (doors, mut ears) = door::pairs(1 + count.clamp(4, usize::from(LINES_MAX) - 1), PATIENCE);
         let read = Inbox::new(input, Arc::clone(&traffic.received));
         let control = Control { sender: sender.clone(), ear: ears.remove(0) };
         let fault = Fault::default();
@@ -207,13 +211,17 @@ fn tell(operator: &Operator<'_>, sender: &Sender, say: Say, bytes: &[u8]) {
 
 /// Which machine and tree this is: what a [`super::source::Source`] says of itself.
 pub fn identity(tree: &Tree) -> Result<String> {
-    // A container may have no number of its own; a boot has one everywhere.
-    let number =
-        |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let machine = number("/etc/machine-id").or_else(|| number("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
     let path = std::fs::canonicalize(tree.path())?;
     let root = tree.look(&Name::root())?.map(|root| root.stamp).unwrap_or_default();
-    Ok(format!("{machine} {}:{}\n{}", root.device, root.inode, path.to_string_lossy()))
+    Ok(format!("{} {}:{}\n{}", machine(), root.device, root.inode, path.to_string_lossy()))
+}
+
+/// A number of this machine.
+pub(super) fn machine() -> String {
+    // A container may have none of its own; a boot has one everywhere.
+    let number =
+        |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    number("/etc/machine-id").or_else(|| number("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
 }
 
 /// Passes over one target.
@@ -286,6 +294,8 @@ impl Passes<'_> {
             Some(state) => (Old::open(state, &known)?, None),
             None => (Old::none(), None),
         };
+        let digests =
+            self.state.map(|state| Digests::open(state, !self.manner.is_dry)).transpose()?.flatten().map(Arc::new);
         let (operator, sender) = (self.operator, &self.link.lines.sender);
         let item: super::ledger::Tell<'_> = Box::new(move |line| tell(operator, sender, Say::Out, line));
         let item = self.is_itemized.then_some(item);
@@ -301,7 +311,8 @@ impl Passes<'_> {
         let held = Arc::new(Mutex::default());
         let walk =
             target.tree().walk(leaving_out(Arc::clone(&self.filter), self.dropped.clone(), Arc::clone(&held))).bare();
-        let room = clone::free_space(&Dir::open(target.tree().path())?)?.0;
+        let is_dry = self.manner.is_dry;
+        let room = if is_dry { u64::MAX } else { clone::free_space(&Dir::open(target.tree().path())?)?.0 };
         let pass = Pass {
             room,
             target,
@@ -310,6 +321,7 @@ impl Passes<'_> {
             turnout,
             kept: &self.kept,
             profile: self.profile,
+            digests: digests.clone(),
             held: &held,
         };
         let mut lines = Lines { sender: sender.clone(), ears: std::mem::take(&mut self.link.lines.ears) };
@@ -322,6 +334,9 @@ impl Passes<'_> {
             target.tree().sync()?;
         }
         let (counts, unsettled, distrusted) = ledger.finish()?;
+        if let Some(digests) = digests.filter(|_| !self.manner.is_dry) {
+            digests.tidy(counts.bytes);
+        }
         *self.distrusted = distrusted;
         Ok(Passed { counts, unsettled, others, source: identity, took: began.elapsed() })
     }

@@ -109,10 +109,6 @@ impl Server {
                 Some(phase)
             }
         };
-        if let Some(name) = &commands.run_as {
-            // An error now, and not when the server is down.
-            User::named(name)?;
-        }
         let (state, destination, run) = (state.try_clone()?, destination.to_owned(), run.to_owned());
         Ok(Server { profile, commands, state, destination, run, phase })
     }

@@ -15,9 +15,11 @@ use parking_lot::Mutex;
 
 use anew::Anew;
 
+use super::digests::Digests;
 use super::groups;
 use super::journal::Journal;
 use super::journal::op::{Extent, Op};
+use super::pairs::Pair;
 use crate::edge::blocks::{begin_writeback, punch, write_all_at};
 use crate::edge::clone::clone_file;
 use crate::edge::read::read_at;
@@ -44,6 +46,8 @@ pub struct Basis {
     is_padded: bool,
     /// Changed bytes that a journal has for it, in their order; none overlap.
     overlay: Vec<Extent>,
+    /// Where the digests of its groups are, when they are known.
+    known: Option<(Arc<Digests>, u64)>,
 }
 
 /// Where a file's new bytes go.
@@ -96,7 +100,7 @@ impl<'a> Target<'a> {
             }
             Some(Op::Patch { entry, extents, .. }) if old.is_some_and(is_patched) => {
                 let file = self.tree().open_read(name)?;
-                Ok(Basis { size: entry.stamp.size, file, is_padded: true, overlay: extents.clone() })
+                Ok(Basis { size: entry.stamp.size, file, is_padded: true, overlay: extents.clone(), known: None })
             }
             _ => own(),
         }
@@ -308,6 +312,14 @@ pub fn is_dressed(new: &Entry, old: &Entry, dress: Dress) -> bool {
 }
 
 impl Basis {
+    /// Of which a pair that still holds may have the digests.
+    #[must_use]
+    pub fn knowing(mut self, digests: &Arc<Digests>, pair: &Pair) -> Basis {
+        let region = pair.region.filter(|region| digests.are_of(*region, self.size, &pair.digest));
+        self.known = region.map(|region| (Arc::clone(digests), region));
+        self
+    }
+
     /// How long the content is.
     pub fn size(&self) -> u64 {
         self.size
@@ -348,6 +360,9 @@ impl Basis {
         let length = self.size.saturating_sub(offset).min(length);
         if length == 0 {
             return Ok(Vec::new());
+        }
+        if let Some(cvs) = self.known.as_ref().and_then(|(digests, region)| digests.range(*region, offset, length)) {
+            return Ok(cvs);
         }
         if let (Some(file), false) = (&self.file, self.is_padded)
             && let Some(cvs) = groups::digests(file, offset, length)?

@@ -63,31 +63,37 @@ pub fn corrupt(why: impl std::fmt::Display) -> anyhow::Error {
 
 /// A frame's bytes. `pack` is a zstd level; what does not get smaller goes as it is.
 pub fn seal(kind: u8, line: u16, payload: &[u8], pack: Option<i32>) -> Vec<u8> {
-    seal_parts(kind, line, &[payload], pack)
+    let mut frame = begin(payload.len());
+    frame.extend(payload);
+    end(frame, kind, line, pack)
 }
 
-/// The same, of a payload in parts: what is not packed is copied once.
-fn seal_parts(kind: u8, line: u16, parts: &[&[u8]], pack: Option<i32>) -> Vec<u8> {
-    let whole: usize = parts.iter().map(|part| part.len()).sum();
-    let packed = pack.filter(|_| whole >= 512).and_then(|level| zstd::bulk::compress(&parts.concat(), level).ok());
-    let packed = packed.filter(|packed| packed.len() + 4 < whole);
-    let length = packed.as_ref().map_or(whole, |packed| packed.len() + 4);
+/// A frame to which a payload of about this length is to be added.
+fn begin(length: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEADER + length);
-    frame.extend((length as u32).to_le_bytes());
-    frame.extend([kind, if packed.is_some() { PACKED } else { 0 }]);
-    frame.extend(line.to_le_bytes());
-    frame.extend([0; 8]);
-    match &packed {
-        Some(packed) => {
-            frame.extend((whole as u32).to_le_bytes());
-            frame.extend(packed);
-        }
-        None => parts.iter().for_each(|part| frame.extend_from_slice(part)),
+    frame.resize(HEADER, 0);
+    frame
+}
+
+/// The frame with the payload that was added.
+fn end(mut frame: Vec<u8>, kind: u8, line: u16, pack: Option<i32>) -> Vec<u8> {
+    let payload = &frame[HEADER..];
+    let whole = payload.len();
+    let packed = pack.filter(|_| whole >= 512).and_then(|level| zstd::bulk::compress(payload, level).ok());
+    let packed = packed.filter(|packed| packed.len() + 4 < whole);
+    let flags = if packed.is_some() { PACKED } else { 0 };
+    if let Some(packed) = packed {
+        frame.truncate(HEADER);
+        frame.extend((whole as u32).to_le_bytes());
+        frame.extend(packed);
     }
-    let checksum = crc32c::crc32c(&frame[HEADER..]);
+    let (length, checksum) = ((frame.len() - HEADER) as u32, crc32c::crc32c(&frame[HEADER..]));
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4..6].copy_from_slice(&[kind, flags]);
+    frame[6..8].copy_from_slice(&line.to_le_bytes());
     frame[8..12].copy_from_slice(&checksum.to_le_bytes());
     let own = crc32c::crc32c(&frame[..12]);
-    frame[12..16].copy_from_slice(&own.to_le_bytes());
+    frame[12..HEADER].copy_from_slice(&own.to_le_bytes());
     frame
 }
 

@@ -9,7 +9,7 @@ use crate::edge::clone;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
 use crate::engine::sync::profile::Profile;
-use crate::engine::sync::receiver::{Look, identity, is_within};
+use crate::engine::sync::receiver::{Look, identity, is_within, machine};
 use crate::engine::sync::state::State;
 use crate::value::exit::{Code, Failure, fail};
 
@@ -36,8 +36,7 @@ impl Drive<'_> {
         let here = if self.destination.exists() {
             identity(&Tree::open(&self.destination)?)?
         } else {
-            let machine = identity(&Tree::open(Path::new("/"))?)?;
-            format!("{} -\n{}", parts(&machine).0, self.destination.to_string_lossy())
+            format!("{} -\n{}", machine(), self.destination.to_string_lossy())
         };
         let (source, own) = (parts(&look.identity), parts(&here));
         let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));

@@ -19,7 +19,9 @@ use super::{COMMITTED, tidy};
 use crate::edge::dir::{Dir, shown};
 use crate::edge::tree::Tree;
 use crate::engine::sync::marker::{MARKER, Marker, Step, quoted};
+use crate::engine::sync::profile::Profile;
 use crate::engine::sync::state::State;
+use crate::engine::sync::streams;
 use crate::value::exit::{Code, Failure};
 
 /// Brings a destination to its old or its new state, whole; says what was written, if anything was. Without a master,
@@ -37,10 +39,13 @@ pub fn recover(destination: &Path) -> Result<Option<Replayed>> {
         |code: Code, why: &str, hint: String| Err(Failure::new(code, format!("{place}: {why}")).hint(hint).into());
     match (marker.map(|marker| (marker.step, marker.journal)), state, root) {
         (Some((Step::Done, _)), Some(state), Some(root)) => finish(state.dir(), &root).map(|()| None),
-        (Some((step, journal)), Some(state), Some(_)) if is_committed => {
+        (Some((step, journal)), Some(state), Some(root)) if is_committed => {
             let tree = Tree::open(destination)?;
             match Committed::find(&state, &tree)? {
-                Some(committed) if committed.id() == journal => committed.replay(&tree).map(Some),
+                Some(committed) if committed.id() == journal => {
+                    let _streams = streams::hold(Profile::detect(&root)?, &tree)?;
+                    committed.replay(&tree).map(Some)
+                }
                 _ => {
                     let why = format!("{MARKER} ({step:?}) is of another journal than {}", shown(state.path()));
                     refuse(Code::Fenced, &why, give_up(destination, Some(state.path())))

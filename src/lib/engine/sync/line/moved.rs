@@ -228,7 +228,11 @@ impl Line<'_, '_> {
                     range.teach(work, part);
                     self.write_new(work, &range)?;
                     let cv = merkle::fold(own, part.size <= RANGE);
-                    return if cv == proof || self.is_dry { Ok(Some(cv)) } else { self.fetch_again(work, part) };
+                    if cv != proof && !self.is_dry {
+                        return self.fetch_again(work, part);
+                    }
+                    self.keep(work, part, own);
+                    return Ok(Some(cv));
                 }
                 Tell::Gone(why) => {
                     work.give_up(why);

@@ -103,6 +103,7 @@ impl Pass<'_, '_> {
                     page: self.manner.page,
                     dress: self.manner.dress,
                     is_dry: self.manner.is_dry,
+                    digests: self.digests.as_deref(),
                 };
                 workers.push(scope.spawn(move || {
                     // Whoever feeds waits for workers: one that ends must be seen to.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Frame, LAID_MAX, corrupt, failure, name, seal, seal_parts, string};
+use super::{Frame, LAID_MAX, begin, corrupt, end, failure, name, string};
 use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
 use crate::value::entry::{Entry, Seen};
 use crate::value::escape::show_bytes;
@@ -99,14 +99,27 @@ pub enum Tell {
 impl Tell {
     /// [`Tell::Data`] as a frame of a line, from bytes that are somebody else's.
     pub fn seal_data(line: u16, offset: u64, bytes: &[u8], pack: Option<i32>) -> Vec<u8> {
-        seal_parts(DATA, line, &[bytes, &offset.to_le_bytes()], pack)
+        let mut frame = begin(bytes.len() + 8);
+        put_data(&mut frame, offset, bytes);
+        end(frame, DATA, line, pack)
     }
 
     /// As a frame of a line.
     pub fn seal(&self, line: u16, pack: Option<i32>) -> Vec<u8> {
-        let mut out = Vec::new();
-        let kind = self.print(&mut out);
-        seal(kind, line, &out, pack)
+        let mut frame = begin(self.about());
+        let kind = self.print(&mut frame);
+        end(frame, kind, line, pack)
+    }
+
+    /// How long it is, about: what is long is copied only once.
+    fn about(&self) -> usize {
+        let small = |file: &Small| if let Small::Whole(.., bytes) = file { 128 + bytes.len() } else { 128 };
+        match self {
+            Tell::Smalls(files) => files.iter().map(small).sum(),
+            Tell::Patches(patches) => patches.iter().map(|patch| 64 + patch.bytes.len()).sum(),
+            Tell::Data(_, bytes) => 8 + bytes.len(),
+            _ => 0,
+        }
     }
 
     fn print(&self, out: &mut Vec<u8>) -> u8 {
@@ -138,8 +151,7 @@ impl Tell {
                 b'd'
             }
             Tell::Data(offset, bytes) => {
-                out.extend(bytes);
-                out.extend(offset.to_le_bytes());
+                put_data(out, *offset, bytes);
                 DATA
             }
             Tell::Hole(offset, length) => {
@@ -252,7 +264,12 @@ impl Tell {
     }
 }
 
-/// The place comes behind the bytes, which are not copied for it.
+/// The place comes behind the bytes, which are not copied for it when they are read.
+fn put_data(out: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    out.extend(bytes);
+    out.extend(offset.to_le_bytes());
+}
+
 fn data(mut bytes: Vec<u8>) -> Option<Tell> {
     let offset = u64::from_le_bytes(*bytes.last_chunk()?);
     bytes.truncate(bytes.len() - 8);
