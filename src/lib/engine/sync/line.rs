@@ -162,6 +162,8 @@ pub struct Line<'a, 'l> {
     pub is_dry: bool,
     /// Where digests are kept.
     pub digests: Option<&'a Digests>,
+    /// Bytes of small files that all workers have written.
+    pub written: &'a AtomicU64,
 }
 
 impl Line<'_, '_> {

@@ -27,7 +27,7 @@ use crate::rule::sync::filter::Filter;
 use crate::rule::sync::merkle::{self, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
 use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
-use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt};
+use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt, packed};
 use crate::value::entry::{Attribute, Moment};
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::name::Name;
@@ -269,8 +269,7 @@ impl Worker<'_, '_> {
     /// The level for bytes of which compression pays: a part of them is tried first.
     fn pack(&self, bytes: &[u8]) -> Option<i32> {
         let sample = &bytes[..bytes.len().min(SAMPLE)];
-        let pays =
-            |level: &i32| zstd::bulk::compress(sample, *level).is_ok_and(|packed| packed.len() < sample.len() / 4 * 3);
+        let pays = |level: &i32| packed(sample, *level).is_some_and(|packed| packed.len() < sample.len() / 4 * 3);
         self.source.pack.filter(pays)
     }
 

@@ -12,7 +12,10 @@
 pub mod ask;
 pub mod tell;
 
+use std::cell::RefCell;
+
 use anyhow::Result;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::value::exit::{Code, Failure};
 use crate::value::name::{NAME_MAX, Name};
@@ -79,7 +82,7 @@ fn begin(length: usize) -> Vec<u8> {
 fn end(mut frame: Vec<u8>, kind: u8, line: u16, pack: Option<i32>) -> Vec<u8> {
     let payload = &frame[HEADER..];
     let whole = payload.len();
-    let packed = pack.filter(|_| whole >= 512).and_then(|level| zstd::bulk::compress(payload, level).ok());
+    let packed = pack.filter(|_| whole >= 512).and_then(|level| packed(payload, level));
     let packed = packed.filter(|packed| packed.len() + 4 < whole);
     let flags = if packed.is_some() { PACKED } else { 0 };
     if let Some(packed) = packed {
@@ -95,6 +98,20 @@ fn end(mut frame: Vec<u8>, kind: u8, line: u16, pack: Option<i32>) -> Vec<u8> {
     let own = crc32c::crc32c(&frame[..12]);
     frame[12..HEADER].copy_from_slice(&own.to_le_bytes());
     frame
+}
+
+thread_local! {
+    /// What takes longer to make than to use.
+    static PACKER: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Bytes as a zstd frame of that level.
+pub fn packed(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
+    PACKER.with_borrow_mut(|packer| match packer {
+        Some((of, packer)) if *of == level => packer.compress(bytes).ok(),
+        _ => packer.insert((level, Compressor::new(level).ok()?)).1.compress(bytes).ok(),
+    })
 }
 
 impl Header {
@@ -129,8 +146,11 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
     if length > PAYLOAD_MAX {
         return Err(corrupt("a packed frame is too long"));
     }
-    let bytes =
-        zstd::bulk::decompress(reader.rest(), length).map_err(|error| corrupt(format!("a packed frame: {error}")))?;
+    let bytes = UNPACKER.with_borrow_mut(|unpacker| match unpacker {
+        Some(unpacker) => unpacker.decompress(reader.rest(), length),
+        None => unpacker.insert(Decompressor::new()?).decompress(reader.rest(), length),
+    });
+    let bytes = bytes.map_err(|error| corrupt(format!("a packed frame: {error}")))?;
     if bytes.len() == length { Ok(bytes) } else { Err(corrupt("a packed frame holds less than it says")) }
 }
 

@@ -11,6 +11,9 @@ use crate::rule::sync::wire::ask::Ask;
 use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::{Small, Tell};
 
+/// Bytes of small files after which one worker has the file system written, while the others go on.
+const FLUSH: u64 = 32 << 20;
+
 impl Line<'_, '_> {
     pub(super) fn small(&self, works: &[Arc<Work>]) -> Result<()> {
         let mut asked = Vec::with_capacity(works.len());
@@ -44,7 +47,14 @@ impl Line<'_, '_> {
                 self.one_small(work, digest, answer)?;
             }
         }
-        Ok(())
+        self.flush(works)
+    }
+
+    /// What was written goes to the disk by and by, so that the last sync has less to wait for.
+    fn flush(&self, works: &[Arc<Work>]) -> Result<()> {
+        let bytes: u64 = works.iter().map(|work| work.literal.load(Ordering::Relaxed)).sum();
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        if self.is_dry || before / FLUSH == (before + bytes) / FLUSH { Ok(()) } else { self.target.tree().sync() }
     }
 
     fn one_small(&self, work: &Work, known: Option<Cv>, answer: Small) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -88,12 +88,12 @@ impl Pass<'_, '_> {
         feed: impl FnOnce(&mut Batch<'_>, &AtomicBool) -> Result<bool>,
     ) -> Result<bool> {
         let (tasks, waiting) = sync_channel(WAITING);
-        let (waiting, over) = (Mutex::new(waiting), AtomicBool::new(false));
+        let (waiting, over, written) = (Mutex::new(waiting), AtomicBool::new(false), AtomicU64::new(0));
         let sender = &lines.sender;
         std::thread::scope(|scope| {
             let mut workers = Vec::new();
             for (number, ear) in (1..).zip(&mut lines.ears) {
-                let (waiting, over) = (&waiting, &over);
+                let (waiting, over, written) = (&waiting, &over, &written);
                 let line = Line {
                     number,
                     sender: sender.clone(),
@@ -104,6 +104,7 @@ impl Pass<'_, '_> {
                     dress: self.manner.dress,
                     is_dry: self.manner.is_dry,
                     digests: self.digests.as_deref(),
+                    written,
                 };
                 workers.push(scope.spawn(move || {
                     // Whoever feeds waits for workers: one that ends must be seen to.

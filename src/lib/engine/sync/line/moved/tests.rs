@@ -83,6 +83,7 @@ fn sync(old: &[u8], new: &[u8], mut lie: impl FnMut(Tell) -> Tell + Send) -> Don
             dress,
             is_dry: false,
             digests: None,
+            written: &AtomicU64::new(0),
         };
         let basis = target.basis(&name, Some(&ours)).unwrap();
         let work = Arc::new(Work::new(0, theirs, Some(ours), basis));
