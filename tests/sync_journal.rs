@@ -338,7 +338,7 @@ fn an_interrupted_run_is_gone_on_with() {
     let state = State::open(&pair.main).unwrap();
     let journal = Journal::open(&state).unwrap();
     fill(&journal, &pair.main, &pair.want);
-    let (names, length) = (journal.names(), journal.len());
+    let (names, length) = (journal.names().collect::<Vec<_>>(), journal.len());
     let ops: Vec<Op> = names.iter().map(|name| Op::clone(&journal.pending(name).unwrap())).collect();
     assert_eq!(ops.iter().map(|op| op.name().clone()).collect::<Vec<_>>(), names);
     let (orphan, _) = journal.stage().unwrap();
@@ -351,7 +351,7 @@ fn an_interrupted_run_is_gone_on_with() {
     torn.extend(&torn[48..70].to_vec());
     fs::write(&log, torn).unwrap();
     let journal = Journal::open(&state).unwrap();
-    assert_eq!((journal.names(), journal.len(), journal.bytes()), (names.clone(), length, bytes));
+    assert_eq!((journal.names().collect::<Vec<_>>(), journal.len(), journal.bytes()), (names.clone(), length, bytes));
     for op in &ops {
         assert_eq!(journal.pending(op.name()).as_deref(), Some(op));
     }

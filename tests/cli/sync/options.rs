@@ -209,6 +209,13 @@ fn what_has_changed_at_the_source_alone_is_not_read_here() {
     }
     tree::touch(&src, 1_500_000_000, 5);
     assert!(is_read(&dst, || drop(site.ok("--inplace --checksum src dst"))));
+    // Its end may be another one, in a group or between two.
+    for length in [17 << 20, (16 << 20) + 5, (16 << 20) + 70_000, 5_000_001, 17 << 20] {
+        bytes.resize(length, 7);
+        site.write("dir/file", &bytes);
+        site.ok("--inplace src dst");
+        assert_same(&site.src(), &site.dst());
+    }
     // What has changed here as well is read, however it was dressed; and so is all of which the digests are damaged.
     let digests = site.rig.path(".repl-sync-dst/digests");
     for round in 0..8 {

@@ -43,6 +43,7 @@ pub mod replay;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -202,9 +203,15 @@ impl Journal {
         }
     }
 
-    /// All names with an op, in order.
-    pub fn names(&self) -> Vec<Name> {
-        self.inner.lock().log.slots().keys().cloned().collect()
+    /// All names with an op, in order: of those behind the last that was taken, as they are when the next is.
+    pub fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        let mut last: Option<Name> = None;
+        std::iter::from_fn(move || {
+            let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            last = self.inner.lock().log.slots().range((behind, Bound::Unbounded)).next().map(|(name, _)| name.clone());
+            last.clone()
+        })
+        .fuse()
     }
 
     /// How many names have an op.

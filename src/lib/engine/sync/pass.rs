@@ -108,11 +108,12 @@ impl Pass<'_, '_> {
     ) -> Result<bool> {
         let mut here = walk.peekable();
         let mut planned = match self.target {
-            Target::Direct(_) => Vec::new(),
-            Target::Journal(_, journal) => journal.names(),
-        };
-        planned.sort();
-        let mut planned = planned.into_iter().peekable();
+            Target::Direct(_) => None,
+            Target::Journal(_, journal) => Some(journal.names()),
+        }
+        .into_iter()
+        .flatten()
+        .peekable();
         while let Some(new) = listing.next()? {
             if over.load(Ordering::Acquire) || !self.ledger.wait_for(rest.turn, || over.load(Ordering::Acquire)) {
                 return Ok(false);
@@ -418,7 +419,7 @@ impl Pass<'_, '_> {
                 let shallow = |name: &Name| {
                     !matches!(journal.pending(name).as_deref(), Some(Op::Dress(_) | Op::Patch { .. }) | None)
                 };
-                journal.names().iter().filter(|name| shallow(name)).map(Name::parent).collect()
+                journal.names().filter(shallow).map(|name| name.parent()).collect()
             }
         };
         for (new, old) in rest.directories.iter().rev() {

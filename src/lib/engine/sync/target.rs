@@ -361,7 +361,15 @@ impl Basis {
         if length == 0 {
             return Ok(Vec::new());
         }
-        if let Some(cvs) = self.known.as_ref().and_then(|(digests, region)| digests.range(*region, offset, length)) {
+        if let Some(mut cvs) = self.known.as_ref().and_then(|(digests, region)| digests.range(*region, offset, length))
+        {
+            // Of a group that is wanted in part, the whole one's says nothing.
+            let (end, cut) = (offset + length, length % GROUP);
+            if let Some(last) = cvs.last_mut().filter(|_| cut > 0 && end < self.size) {
+                let mut bytes = vec![0; cut as usize];
+                let count = self.read(target, end - cut, &mut bytes)?;
+                *last = merkle::group(end - cut, &bytes[..count]);
+            }
             return Ok(cvs);
         }
         if let (Some(file), false) = (&self.file, self.is_padded)

@@ -66,7 +66,8 @@ impl Line<'_, '_> {
         let length = GROUP.min(part.offset + part.length - patch.offset) as usize;
         let count = work.basis.read(&self.target, from, &mut buffer[..length])?;
         buffer[count..length].fill(0);
-        let is_hole = patch.bytes.is_empty();
+        // No page differs where the content has changed back, or only its end is another one.
+        let is_hole = patch.bytes.is_empty() && patch.pages != 0;
         let mut bytes = patch.bytes.as_slice();
         for page in 0..length.div_ceil(self.page).min(128) {
             if patch.pages & 1 << page != 0 {
@@ -85,6 +86,9 @@ impl Line<'_, '_> {
         let cv = merkle::group(patch.offset, &buffer[..length]);
         if cv != patch.cv || !bytes.is_empty() {
             return Ok(None);
+        }
+        if patch.pages == 0 && from == patch.offset && count == length {
+            return Ok(Some(cv));
         }
         work.literal.fetch_add(patch.bytes.len() as u64, Ordering::Relaxed);
         work.differs.store(true, Ordering::Relaxed);

@@ -183,6 +183,26 @@ fn copies_beyond_what_was_asked_with_or_beside_the_range_are_refused() {
 }
 
 #[test]
+fn a_group_that_has_become_equal_again_stays() {
+    let old = noise(1 << 20, 1);
+    let mut new = old.clone();
+    new[5] ^= 1;
+    let done = sync(&old, &new, |tell| match tell {
+        // As if others were different when the digests were made.
+        Tell::Digests(seen, cv, mut groups) => {
+            for number in [3, 4, 15] {
+                groups[number][0] ^= 1;
+            }
+            Tell::Digests(seen, cv, groups)
+        }
+        other => other,
+    });
+    done.result.unwrap();
+    assert!(done.made == new && done.unsettled == 0);
+    assert_eq!(done.counts.literal, 4096, "one page");
+}
+
+#[test]
 fn an_end_before_the_end_is_refused() {
     let (old, new) = swapped();
     let done = sync(&old, &new, |tell| match tell {
