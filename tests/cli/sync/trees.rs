@@ -55,6 +55,25 @@ fn a_tree_in_place_of_nothing_is_a_copy_too() {
 }
 
 #[test]
+fn a_hole_in_the_place_of_bytes_is_a_hole() {
+    for mode in ["--inplace", "--stage"] {
+        let site = Site::empty();
+        for name in ["one", "long"] {
+            site.write(name, noise(100_000, 1));
+        }
+        fs::hard_link(site.src().join("one"), site.src().join("two")).unwrap();
+        site.ok(&format!("{mode} src dst"));
+        // One that has a name of what goes on under another, and one that is all there was.
+        for name in ["one", "long"] {
+            fs::remove_file(site.src().join(name)).unwrap();
+            File::create(site.src().join(name)).unwrap().set_len(40 << 20).unwrap();
+        }
+        site.ok(&format!("{mode} src dst"));
+        assert_same(&site.src(), &site.dst());
+    }
+}
+
+#[test]
 fn random_edits_arrive_in_both_modes() {
     for seed in 0..rounds(3) {
         let site = Site::empty();

@@ -323,8 +323,7 @@ impl Line<'_, '_> {
                     for begin in (at..at + length).step_by(GROUP as usize) {
                         own.push(merkle::group(begin, &ZEROS[..GROUP.min(at + length - begin) as usize]));
                     }
-                    let is_new = work.basis.size() <= at && !work.moves.are_over();
-                    self.target.hole(&sink, &work.basis, at, length, is_new)?;
+                    self.target.hole(&sink, &work.basis, at, length)?;
                     at += length;
                 }
                 Tell::Done(seen, proof) if at == end => {

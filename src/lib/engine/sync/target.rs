@@ -112,7 +112,7 @@ impl<'a> Target<'a> {
         match self {
             Target::Direct(tree) => match old {
                 Some(old) if is_patched(old) => Ok(Sink::InPlace(tree.open_write(&new.name)?.context("it vanished")?)),
-                _ => self.fresh(tree, new),
+                _ => self.fresh(tree, new, old),
             },
             Target::Journal(_, journal) => match journal.pending(&new.name).as_deref() {
                 Some(Op::Place { entry, staged, .. }) => {
@@ -133,15 +133,14 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// A file that takes the place of what has this name now.
-    fn fresh(&self, tree: &Tree, new: &Entry) -> Result<Sink> {
+    /// A file that takes the place of what has this name now; it begins with the content of `old`, if that is compared.
+    fn fresh(&self, tree: &Tree, new: &Entry, old: Option<&Entry>) -> Result<Sink> {
         match tree.create_as(new) {
             Err(error) if is_there(&error) => {}
             made => return made.map(Sink::InPlace),
         }
-        let old = tree.look(&new.name)?;
         let (file, name) = beside(tree)?;
-        self.copy_old(new, old.as_ref().filter(|old| old.is_file()), &file)?;
+        self.copy_old(new, old, &file)?;
         Ok(Sink::Fresh(file, name))
     }
 
@@ -220,14 +219,13 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Makes a hole of whole groups; `is_new` where there can be nothing yet.
-    pub fn hole(&self, sink: &Sink, basis: &Basis, offset: u64, length: u64, is_new: bool) -> Result<()> {
+    /// Makes a hole of whole groups, whatever is there: also a file of which nothing was compared may have old content.
+    pub fn hole(&self, sink: &Sink, basis: &Basis, offset: u64, length: u64) -> Result<()> {
         match sink {
             Sink::Anew(anew) => {
                 anew.prepare(self, basis, offset, length)?;
-                self.hole(anew.sink(), basis, offset, length, is_new)
+                self.hole(anew.sink(), basis, offset, length)
             }
-            _ if is_new && !matches!(sink, Sink::Extents(_)) => Ok(()),
             Sink::InPlace(file) | Sink::Fresh(file, _) | Sink::Staged(file, _) => Ok(punch(file, offset, length)?),
             Sink::Extents(extents) => {
                 extents.lock().push(Extent::hole(offset, length));

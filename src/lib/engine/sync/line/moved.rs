@@ -299,7 +299,7 @@ impl Line<'_, '_> {
         let may_move = work.basis.size() != work.new.stamp.size;
         let sink = if may_move { self.moved_sink(work, range.at)? } else { self.sink(work)? };
         for (offset, length) in &range.holes {
-            self.target.hole(&sink, &work.basis, *offset, *length, false)?;
+            self.target.hole(&sink, &work.basis, *offset, *length)?;
         }
         range.new.iter().try_for_each(|(offset, group)| self.target.write(&sink, &work.basis, *offset, group))
     }
@@ -320,7 +320,7 @@ impl Line<'_, '_> {
         let sink = self.moved_sink(work, offset)?;
         if group.iter().all(|byte| *byte == 0) {
             // A hole that moved stays one.
-            return self.target.hole(&sink, &work.basis, offset, group.len() as u64, false);
+            return self.target.hole(&sink, &work.basis, offset, group.len() as u64);
         }
         self.target.write(&sink, &work.basis, offset, group)
     }

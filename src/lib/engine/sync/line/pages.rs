@@ -96,7 +96,7 @@ impl Line<'_, '_> {
             return Ok(Some(cv));
         }
         if is_hole {
-            self.target.hole(&*self.sink(work)?, &work.basis, patch.offset, length as u64, false)?;
+            self.target.hole(&*self.sink(work)?, &work.basis, patch.offset, length as u64)?;
         } else {
             self.write_moved(work, patch.offset, &buffer[..length])?;
         }
