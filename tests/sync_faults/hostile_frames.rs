@@ -106,7 +106,7 @@ fn frames() -> Vec<Case> {
         ),
         (
             "nothing but lists of nothing",
-            &[8],
+            REFUSED,
             instead(a_list, |_| {
                 let nothing = || Tell::Entries { entries: Vec::new(), unread: Vec::new(), is_end: false };
                 (0..2000).map(|_| Word::Say(nothing())).chain([Word::Cut]).collect()
