@@ -12,7 +12,7 @@ mod rig;
 use std::fs;
 
 use mariadb::Mariadb;
-use rig::{Ran, Rig, Running, Sshd};
+use rig::{Ran, Rig, Running, Sshd, eventually};
 use serde_json::Value;
 
 /// A command line that does not run as root.
@@ -88,6 +88,10 @@ fn report(ran: &Ran) -> Value {
 #[track_caller]
 fn catches_up(far: &Far, master: &Mariadb, position: &Value, name: &str) {
     let position = position.as_str().unwrap();
+    // A server finishes what it was told by a client that was killed since.
+    let others =
+        "select count(*) from information_schema.processlist where command <> 'Daemon' and id <> connection_id();";
+    eventually("the writers are gone", || master.sql(others) == "0");
     far.rig.ok(&format!(
         "$SHIP -S --state state-{name} --from {position} {} | $APPLY --feed default --dsn {} {name}",
         master.data().display(),
