@@ -85,14 +85,6 @@ impl Digests {
 mod tests {
     use super::*;
 
-    fn cvs(bytes: &[u8]) -> Vec<Cv> {
-        (0..)
-            .step_by(GROUP as usize)
-            .zip(bytes.chunks(GROUP as usize))
-            .map(|(at, part)| merkle::group(at, part))
-            .collect()
-    }
-
     #[test]
     fn what_is_kept_counts_only_for_its_own_digest_and_whole() {
         let root = tempfile::tempdir().unwrap();
@@ -104,7 +96,7 @@ mod tests {
         let (size, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
         let (one, other) = (digests.reserve(size).unwrap(), digests.reserve(size).unwrap());
         assert!(!digests.are_of(one, size, &digest), "nothing is there yet");
-        let all = cvs(&bytes);
+        let all = merkle::groups(0, &bytes);
         let (first, second) = all.split_at((RANGE / GROUP) as usize);
         digests.keep(other, 0, first);
         assert!(!digests.are_of(other, size, &digest), "half of it is there");

@@ -22,14 +22,6 @@ pub struct Stretch<'a> {
     pub is_hole: bool,
 }
 
-impl Stretch<'_> {
-    /// The cvs of the groups.
-    pub fn cvs(&self) -> impl Iterator<Item = Cv> {
-        let offsets = (self.offset..).step_by(GROUP as usize);
-        offsets.zip(self.bytes.chunks(GROUP as usize)).map(|(offset, bytes)| merkle::group(offset, bytes))
-    }
-}
-
 /// Shows the groups of `offset..offset + length` in order; false when the file ends before.
 pub fn read<E: From<io::Error>>(
     file: &File,
@@ -37,7 +29,6 @@ pub fn read<E: From<io::Error>>(
     length: u64,
     mut see: impl FnMut(Stretch<'_>) -> Result<(), E>,
 ) -> Result<bool, E> {
-    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
     let end = offset + length;
     if file.metadata()?.len() < end {
         return Ok(false);
@@ -54,7 +45,7 @@ pub fn read<E: From<io::Error>>(
         // Whole groups in front of the next data are holes.
         while at < end && (at + GROUP).min(end) <= begin {
             let length = GROUP.min(end - at);
-            see(Stretch { offset: at, bytes: &ZEROS[..length as usize], is_hole: true })?;
+            see(Stretch { offset: at, bytes: &merkle::ZEROS[..length as usize], is_hole: true })?;
             at += length;
         }
         if at < end {
@@ -73,7 +64,7 @@ pub fn read<E: From<io::Error>>(
 pub fn digests(file: &File, offset: u64, length: u64) -> io::Result<Option<Vec<Cv>>> {
     let mut cvs = Vec::with_capacity(merkle::parts(length, GROUP));
     let is_whole = read(file, offset, length, |stretch| {
-        cvs.extend(stretch.cvs());
+        cvs.extend(merkle::groups(stretch.offset, stretch.bytes));
         Ok::<_, io::Error>(())
     })?;
     Ok(is_whole.then_some(cvs))

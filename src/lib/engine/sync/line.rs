@@ -17,7 +17,6 @@ use moved::Moves;
 use super::channel::Sender;
 use super::digests::Digests;
 use super::door::{ANY, Ear};
-use super::groups;
 use super::ledger::{Ledger, Outcome};
 use super::target::{Basis, Sink, Target, is_dressed};
 use crate::edge::tree::Dress;
@@ -311,7 +310,7 @@ impl Line<'_, '_> {
                 Tell::Data(offset, bytes)
                     if offset == at && (1..=end - at).contains(&(bytes.len() as u64)) && offset % GROUP == 0 =>
                 {
-                    own.extend(groups::Stretch { offset, bytes: &bytes, is_hole: false }.cvs());
+                    own.extend(merkle::groups(offset, &bytes));
                     self.target.write(&sink, &work.basis, offset, &bytes)?;
                     at += bytes.len() as u64;
                     work.literal.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -319,10 +318,7 @@ impl Line<'_, '_> {
                 Tell::Hole(offset, length)
                     if offset == at && (1..=end - at).contains(&length) && offset % GROUP == 0 =>
                 {
-                    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
-                    for begin in (at..at + length).step_by(GROUP as usize) {
-                        own.push(merkle::group(begin, &ZEROS[..GROUP.min(at + length - begin) as usize]));
-                    }
+                    own.extend(merkle::hole(at, length));
                     self.target.hole(&sink, &work.basis, at, length)?;
                     at += length;
                 }

@@ -335,7 +335,7 @@ impl Worker<'_, '_> {
         let Some((.., file)) = &self.open else { return Ok(()) };
         let (mut cvs, mut hole) = (Vec::new(), part.offset..part.offset);
         let is_whole = groups::read(file, part.offset, part.length, |stretch| {
-            cvs.extend(stretch.cvs());
+            cvs.extend(merkle::groups(stretch.offset, stretch.bytes));
             if stretch.is_hole {
                 hole.end += stretch.bytes.len() as u64;
                 return Ok(());

@@ -15,6 +15,9 @@ pub const RANGE: u64 = 16 << 20;
 /// Bytes of a cv that are enough to propose that two groups are equal.
 pub const SHORT: usize = 12;
 
+/// A group of a hole.
+pub static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
+
 /// A chaining value, or the digest of a whole file.
 pub type Cv = [u8; 32];
 
@@ -25,6 +28,18 @@ pub fn group(offset: u64, bytes: &[u8]) -> Cv {
         return [0; 32];
     }
     Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
+}
+
+/// The cvs of adjacent groups; only the last may be shorter than a group.
+pub fn groups(offset: u64, bytes: &[u8]) -> Vec<Cv> {
+    pages(offset, bytes, GROUP as usize)
+}
+
+/// The cvs of the groups of a hole.
+pub fn hole(offset: u64, length: u64) -> impl Iterator<Item = Cv> {
+    let end = offset + length;
+    let begins = (offset..end).step_by(GROUP as usize);
+    begins.map(move |begin| group(begin, &ZEROS[..GROUP.min(end - begin) as usize]))
 }
 
 /// The digest of a file that is not longer than a group.

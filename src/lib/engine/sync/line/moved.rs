@@ -305,14 +305,10 @@ impl Line<'_, '_> {
     }
 
     fn hole(part: &Part, length: u64, range: &mut Range, own: &mut [Cv]) {
-        static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
         range.holes.push((range.at, length));
-        let end = range.at + length;
-        while range.at < end {
-            let count = GROUP.min(end - range.at);
-            own[((range.at - part.offset) / GROUP) as usize] = merkle::group(range.at, &ZEROS[..count as usize]);
-            range.at += count;
-        }
+        let first = ((range.at - part.offset) / GROUP) as usize;
+        own[first..].iter_mut().zip(merkle::hole(range.at, length)).for_each(|(own, cv)| *own = cv);
+        range.at += length;
     }
 
     /// Writes a whole group of bytes that moved, to where the old content is not overwritten by them.

@@ -27,7 +27,7 @@ impl Worker<'_, '_> {
         let (mut cvs, mut bytes) = (Vec::new(), Vec::with_capacity(part.length as usize));
         let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
         let is_whole = groups::read(&file, part.offset, part.length, |stretch| {
-            cvs.extend(stretch.cvs());
+            cvs.extend(merkle::groups(stretch.offset, stretch.bytes));
             let begin = bytes.len();
             bytes.extend(stretch.bytes);
             match runs.last_mut() {
