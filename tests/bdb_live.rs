@@ -43,10 +43,11 @@ rows.open(name, 'rows', db.DB_BTREE, db.DB_CREATE | db.DB_THREAD, 0o600, txn=t)
 late.open('late-' + name, 'late', db.DB_BTREE, db.DB_CREATE | db.DB_THREAD, 0o600, txn=t)
 rows.put(b'%x' % (t.id() & 0xffffffff), b'opened', txn=t)
 t.commit()
-stop = os.path.join(home, 'stop')
+stop, parent = os.path.join(home, 'stop'), os.getppid()
 def write(seed):
     dice, n = random.Random(seed), 0
-    while not os.path.exists(stop):
+    # A test that was killed must not leave it writing, until the disk is full.
+    while not os.path.exists(stop) and os.getppid() == parent:
         held = None
         for _ in range(200):
             n += 1
@@ -77,7 +78,7 @@ fn seconds() -> u64 {
     std::env::var("REPL_TEST_SECONDS").map_or(8, |seconds| seconds.parse().unwrap())
 }
 
-/// Starts a writer and waits until it writes; it ends when its home has a file `stop`.
+/// Starts a writer and waits until it writes; it ends when its home has a file `stop`, or we end.
 fn writer(home: &Path, args: [&str; 2]) -> Writer {
     let mut command = Command::new("/usr/bin/python3");
     command.arg("-c").arg(WRITER).arg(home).args(args).stdout(Stdio::piped());
