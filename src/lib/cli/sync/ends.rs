@@ -294,21 +294,24 @@ fn answer(args: &Args) -> Result<()> {
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let input = link::stream_input()?;
     let mut output = link::stream_output()?;
-    let (rest, role, words) = greeting::answer(inlet(input.try_clone()?, None), &mut output)?;
+    let called = greeting::answer(inlet(input.try_clone()?, None), &mut output);
+    let (rest, role, words) = greeting::or_refuse(&mut output, called)?;
     drop(rest);
     let begun = begin(args, role, words);
-    let (asked, filter, root) = match begun {
-        Ok(begun) => begun,
-        Err(error) => {
-            greeting::refuse(&mut output, &error)?;
-            return Err(error);
-        }
-    };
-    greeting::welcome(&mut output)?;
-    let ends = Ends { input, output: output.into() };
+    let (asked, filter, root) = greeting::or_refuse(&mut output, begun)?;
     match role {
-        Role::Source => give(&asked, filter, &root, ends, &Arc::new(Told::new(args)), &stop),
-        Role::Destination => take(&asked, filter, &root, ends, &Operator::There, &stop),
+        Role::Source => {
+            // What is wrong with it is said before anything is done.
+            let source = give_end(&asked, filter, &root, &Arc::new(Told::new(args)));
+            let source = greeting::or_refuse(&mut output, source)?;
+            greeting::welcome(&mut output)?;
+            serve(&source, inlet(input, Some(&stop)), std::fs::File::from(OwnedFd::from(output)))
+        }
+        Role::Destination => {
+            greeting::welcome(&mut output)?;
+            let ends = Ends { input, output: output.into() };
+            take(&asked, filter, &root, ends, &Operator::There, &stop)
+        }
     }
 }
 
@@ -331,10 +334,6 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
         }
         None => path,
     };
-    if role == Role::Source {
-        // What is wrong with it is said before anything is done.
-        Dir::open(&path)?;
-    }
     Ok((asked, filter, path))
 }
 

@@ -93,10 +93,13 @@ pub fn welcome(output: &mut impl Write) -> Result<()> {
     send(output, &seal(b'W', 0, &VERSION.to_le_bytes(), None))
 }
 
-/// Says why not.
-pub fn refuse(output: &mut impl Write, error: &anyhow::Error) -> Result<()> {
-    let tell = Tell::Failed(code_of(error), format!("{error:#}"), hint_of(error).unwrap_or_default().to_owned());
-    send(output, &tell.seal(0, None))
+/// Says to the client what is in the way, if anything is.
+pub fn or_refuse<T>(output: &mut impl Write, done: Result<T>) -> Result<T> {
+    done.or_else(|error| {
+        let tell = Tell::Failed(code_of(&error), format!("{error:#}"), hint_of(&error).unwrap_or_default().to_owned());
+        send(output, &tell.seal(0, None))?;
+        Err(error)
+    })
 }
 
 fn send(output: &mut impl Write, bytes: &[u8]) -> Result<()> {
