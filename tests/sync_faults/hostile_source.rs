@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use repl::rule::sync::wire::tell::{Cause, Small, Tell};
+use repl::rule::sync::wire::tell::{Cause, Matter, Small, Tell};
 use repl::value::entry::{Entry, Kind, Seen, Stamp};
 use repl::value::name::Name;
 
@@ -209,7 +209,7 @@ fn contents() -> Vec<Case> {
             UNSETTLED,
             smalls(|files| {
                 for file in files.iter_mut() {
-                    *file = Small::Gone(Cause::change("\u{1b}[31m gone"));
+                    *file = Small::Gone(Cause::new(Matter::Changed, "\u{1b}[31m gone"));
                 }
             }),
         ),
@@ -337,7 +337,7 @@ fn contents() -> Vec<Case> {
             UNSETTLED,
             instead(
                 |tell| matches!(tell, Tell::Digests(..)),
-                |_| vec![Word::Say(Tell::Gone(Cause { is_change: false, text: "x".repeat(60_000) }))],
+                |_| vec![Word::Say(Tell::Gone(Cause::new(Matter::Unreadable, &"x".repeat(60_000))))],
             ),
         ),
     ]

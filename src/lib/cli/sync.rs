@@ -336,6 +336,7 @@ impl Args {
             max_delete: self.max_delete,
             is_distrustful: self.checksum,
             trusts_pending: true,
+            is_covered: false,
             is_dry: self.dry_run,
             is_tolerant: false,
             dress,

@@ -1,10 +1,10 @@
 //! From the first look to the report.
 //!
 //! In order: hot passes while the destination's server runs; the source is made to hold still (or its backup procedure
-//! begins); the server is stopped; the last pass reads what changed since; the new content is switched in; the server is
-//! started. Until the switch the destination is the old one, whole, and whatever fails starts its server on it again,
-//! which needs nobody but this end. Behind the switch the new one is whole: a server that does not start on it, or fails
-//! its check, stays down, and the operator decides.
+//! begins), and one more pass reads what changed until then; the server is stopped; the last pass reads what changed
+//! since; the new content is switched in; the server is started. Until the switch the destination is the old one, whole,
+//! and whatever fails starts its server on it again, which needs nobody but this end. Behind the switch the new one is
+//! whole: a server that does not start on it, or fails its check, stays down, and the operator decides.
 
 mod guard;
 mod last;
@@ -203,7 +203,7 @@ impl Drive<'_> {
             .guard_database(&look)
             .and_then(|()| server.guard_role())
             .and_then(|()| self.hook("before-sync"))
-            .and_then(|()| self.warm(&state));
+            .and_then(|()| self.warm(&state, server.will_stop()?));
         // A run that was killed may have left the server down.
         let (ground, trusts) = warmed.map_err(|error| brought_back(&mut server, &self.may_start(), error))?;
         self.sync(&state, &mut server, ground, trusts)?;
@@ -239,7 +239,7 @@ impl Drive<'_> {
     }
 
     fn passes<'p>(&'p mut self, state: Option<&'p Dir>) -> Result<Passes<'p>> {
-        let forgives = self.may_change.then_some(self.profile);
+        let covering = self.may_change.then_some(self.profile);
         let mut manner = self.options.manner;
         manner.page = self.options.page.unwrap_or(self.profile.block_size() as usize);
         Ok(Passes {
@@ -250,7 +250,7 @@ impl Drive<'_> {
             kept: matching(self.profile.names().kept)?,
             dropped: matching(self.profile.names().dropped)?,
             profile: self.profile,
-            forgives,
+            covering,
             manner,
             is_itemized: self.options.is_itemized,
             shows_progress: self.options.shows_progress,
@@ -277,7 +277,7 @@ impl Drive<'_> {
     }
 
     /// All that is done while the destination's server runs.
-    fn warm<'s>(&mut self, state: &'s State) -> Result<(Ground<'s>, bool)> {
+    fn warm<'s>(&mut self, state: &'s State, will_stop: bool) -> Result<(Ground<'s>, bool)> {
         let mode = self.mode(state)?;
         self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
         let ground = Ground::prepare(mode, state, &self.destination, &self.filter, self.options.manner.dress)?;
@@ -285,7 +285,7 @@ impl Drive<'_> {
         let is_hot = has_server || self.options.freezes || self.profile.must_mirror();
         let mut trusts = ground.is_fresh();
         if is_hot {
-            self.hot(state, &ground, &mut trusts)?;
+            self.hot(state, &ground, &mut trusts, will_stop)?;
             ground.settle()?;
         }
         Ok((ground, trusts))
@@ -299,8 +299,7 @@ impl Drive<'_> {
 
     fn sync(&mut self, state: &State, server: &mut Server, ground: Ground, trusts: bool) -> Result<()> {
         let may_start = self.may_start();
-        let stopped = Stopped { began: Instant::now(), was_running: false, streams: Vec::new() };
-        let last = self.last(state, server, &ground, stopped, trusts);
+        let last = self.last(state, server, &ground, trusts);
         let (mut stopped, source) = match last {
             Ok(done) => done,
             Err(error) => return Err(brought_back(server, &may_start, error)),
@@ -317,41 +316,52 @@ impl Drive<'_> {
             return Err(brought_back(server, &may_start, error));
         }
         stopped.streams.clear();
+        stopped.did("switch");
         // What cannot be written down keeps no server down.
         let remembered = self.remember(state, &source);
-        let woken = self.wake(server, &may_start, &stopped);
+        let woken = self.wake(server, &may_start, stopped);
         // Behind a failure the old tree may be wanted after all.
         woken.and(remembered).and_then(|()| stage::clean(state, self.options.keeps_old))
     }
 
     /// Passes while the destination's server runs, until they do not get shorter.
-    fn hot(&mut self, state: &State, ground: &Ground, trusts: &mut bool) -> Result<()> {
+    fn hot(&mut self, state: &State, ground: &Ground, trusts: &mut bool, will_stop: bool) -> Result<()> {
         let enough = self.options.max_downtime.unwrap_or(SHORT);
         let mut before: Option<Duration> = None;
-        for number in 1..=HOT_MAX {
-            let mut passes = self.passes(Some(state.dir()))?;
-            passes.manner.trusts_pending = *trusts;
-            // What must go is only known when the last list has come.
-            passes.manner.is_tolerant = true;
-            let passed = passes.run(ground.target(), &|_| true)?;
+        for _ in 0..HOT_MAX {
+            let took = self.hot_pass(state, ground, *trusts)?;
             *trusts = true;
-            self.report.passes += 1;
-            self.report.counts.add(&passed.counts);
-            self.verbose(&format!(
-                "hot pass {number}: {} bytes sent, {} names to come back to, {:.3} s",
-                passed.counts.literal,
-                passed.unsettled.count,
-                passed.took.as_secs_f64()
-            ));
-            self.hook("after-hot-pass")?;
+            if will_stop {
+                ground.relieve(enough / 4)?;
+            }
             // The first pass reads all there is: the second tells how long the last one is going to take.
-            let has_shrunk = before.is_none_or(|before| passed.took.as_secs_f64() < before.as_secs_f64() * SHRINKS);
-            if !has_shrunk || (passed.took < enough && before.is_some()) || passed.took < enough / 4 {
+            let has_shrunk = before.is_none_or(|before| took.as_secs_f64() < before.as_secs_f64() * SHRINKS);
+            if !has_shrunk || (took < enough && before.is_some()) || took < enough / 4 {
                 break;
             }
-            before = Some(passed.took);
+            before = Some(took);
         }
         Ok(())
+    }
+
+    /// One pass while the destination's server runs; returns how long it took.
+    fn hot_pass(&mut self, state: &State, ground: &Ground, trusts: bool) -> Result<Duration> {
+        let mut passes = self.passes(Some(state.dir()))?;
+        passes.manner.trusts_pending = trusts;
+        // What must go is only known when the last list has come.
+        passes.manner.is_tolerant = true;
+        let passed = passes.run(ground.target(), &|_| true)?;
+        self.report.passes += 1;
+        self.report.counts.add(&passed.counts);
+        self.verbose(&format!(
+            "hot pass {}: {} bytes sent, {} names to come back to, {:.3} s",
+            self.report.passes,
+            passed.counts.literal,
+            passed.unsettled.count,
+            passed.took.as_secs_f64()
+        ));
+        self.hook("after-hot-pass")?;
+        Ok(passed.took)
     }
 
     /// What was done, when and why, stays in the state directory.
@@ -371,7 +381,7 @@ impl Drive<'_> {
     }
 
     /// The new directory is in its place: its server is started on it.
-    fn wake(&mut self, server: &mut Server, may_start: &dyn Fn() -> Result<()>, stopped: &Stopped) -> Result<()> {
+    fn wake(&mut self, server: &mut Server, may_start: &dyn Fn() -> Result<()>, mut stopped: Stopped) -> Result<()> {
         wait_for_tick();
         let dir = Dir::open(&self.destination)?;
         if self.needs_recovery {
@@ -382,7 +392,9 @@ impl Drive<'_> {
         let hooked = self.hook("after-switch").map_err(done_already);
         let started = server.start(may_start).map_err(|error| self.stays(error))?;
         if stopped.was_running || started {
-            self.report.downtime = Some(stopped.began.elapsed());
+            stopped.did("start");
+            self.report.downtime = Some(stopped.took());
+            self.verbose(&format!("down for {:.3} s: {}", stopped.took().as_secs_f64(), stopped.shown()));
         }
         self.report.position = position?.map(|position| position.to_string());
         hooked?;

@@ -48,7 +48,11 @@ impl Errands {
     fn begin(&mut self) -> Result<Laid> {
         let procedure = self.procedure.insert(Procedure::new(self.settings.clone())?);
         procedure.begin()?;
-        let holds = [("may-change", procedure.makes_up()), ("needs-recovery", procedure.needs_recovery())];
+        let holds = [
+            ("is-held", procedure.holds()),
+            ("may-change", procedure.makes_up()),
+            ("needs-recovery", procedure.needs_recovery()),
+        ];
         Ok(holds
             .into_iter()
             .filter(|(_, holds)| *holds)

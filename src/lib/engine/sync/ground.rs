@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use parking_lot::Mutex;
@@ -15,8 +16,9 @@ use super::stage::{self, Carried, Stage};
 use super::state::State;
 use super::streams;
 use super::target::{Basis, Target};
-use crate::edge::clock;
+use crate::edge::dir::Dir;
 use crate::edge::tree::{Dress, Tree};
+use crate::edge::{clock, clone};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::merkle;
 use crate::value::entry::{Entry, Kind, Stamp};
@@ -65,6 +67,12 @@ impl Ground<'_> {
             Ground::Stage(_) => true,
             Ground::Journal(_, journal, _) => journal.is_empty(),
         }
+    }
+
+    /// Has little left to write while the server is down, where half of the space that is free suffices for that.
+    pub fn relieve(&self, enough: Duration) -> Result<()> {
+        let target = self.target();
+        target.relieve(enough, clone::free_space(&Dir::open(target.tree().path())?)?.0 / 2)
     }
 
     /// Makes durable what there is, so that little is left for when the server is down.

@@ -13,7 +13,7 @@ use super::profile::Profile;
 use super::target::Target;
 use crate::rule::sync::item::{self, Act};
 use crate::rule::sync::merkle::Cv;
-use crate::rule::sync::wire::tell::Cause;
+use crate::rule::sync::wire::tell::{Cause, Matter};
 use crate::value::entry::{Entry, Moment, Stamp};
 use crate::value::name::Name;
 
@@ -64,6 +64,8 @@ pub enum Outcome {
     },
     /// It was changing: what is here may be a mixture.
     Fuzzy {
+        /// Its stamp here.
+        here: Stamp,
         /// What was seen.
         why: Cause,
         /// Whether its content was changed.
@@ -96,7 +98,7 @@ pub struct Ledger<'a> {
     began: Moment,
     item: Option<Tell<'a>>,
     /// Whose source makes up for files that change while they are read.
-    forgives: Option<Profile>,
+    covering: Option<Profile>,
     progress: Option<Tell<'a>>,
 }
 
@@ -127,14 +129,14 @@ impl<'a> Ledger<'a> {
             told: None,
             replaced: HashSet::new(),
         };
-        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item, forgives: None, progress: None }
+        Ledger { state: Mutex::new(book), moved: Condvar::new(), target, began, item, covering: None, progress: None }
     }
 
     /// With what an earlier pass found out, and what the source's procedure makes up for.
     #[must_use]
-    pub fn knowing(mut self, distrusted: HashSet<Name>, forgives: Option<Profile>) -> Ledger<'a> {
+    pub fn knowing(mut self, distrusted: HashSet<Name>, covering: Option<Profile>) -> Ledger<'a> {
         self.state.get_mut().distrusted = distrusted;
-        self.forgives = forgives;
+        self.covering = covering;
         self
     }
 
@@ -190,7 +192,7 @@ impl<'a> Ledger<'a> {
 
     /// A name is not settled.
     pub fn unsettle(&self, name: &Name, why: Cause) {
-        if why.is_change && self.forgives(name) {
+        if self.forgives(name, &why) {
             return;
         }
         let mut book = self.state.lock();
@@ -200,9 +202,15 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Whether the source's procedure makes up for it that this file changes while it is read.
-    pub fn forgives(&self, name: &Name) -> bool {
-        self.forgives.is_some_and(|profile| profile.may_change(name))
+    /// Whether the source's procedure makes up for that: for changes while all of a file is read, and for its removal.
+    /// What was not read, it brings back only where it changed.
+    pub fn forgives(&self, name: &Name, why: &Cause) -> bool {
+        why.matter <= Matter::Vanished && self.covers(name)
+    }
+
+    /// Whether the source's procedure is on, and its log has what has changed in this file since.
+    pub fn covers(&self, name: &Name) -> bool {
+        self.covering.is_some_and(|profile| profile.may_change(name))
     }
 
     /// The file is to be fetched whole the next time.
@@ -252,6 +260,11 @@ impl<'a> Ledger<'a> {
         }
         let pair = match outcome {
             Outcome::Equal { here, digest, .. } => self.pair(new, here, digest, work.region),
+            Outcome::Fuzzy { here, why, .. } if self.forgives(&new.name, &why) => {
+                // For this procedure it is as good as equal, and for no other: no file has such a stamp.
+                let new = Entry { stamp: Stamp::default(), ..new.clone() };
+                self.pair(&new, here, [0; 32], None)
+            }
             Outcome::Fuzzy { why, .. } | Outcome::Unsettled(why) => {
                 self.unsettle(&new.name, why);
                 None

@@ -23,7 +23,7 @@ use crate::edge::tree::Dress;
 use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Part};
 use crate::rule::sync::wire::corrupt;
-use crate::rule::sync::wire::tell::{Cause, Tell};
+use crate::rule::sync::wire::tell::{Cause, Matter, Tell};
 use crate::value::entry::{Attribute, Entry, Seen, Stamp};
 
 /// A file whose content may differ.
@@ -117,13 +117,16 @@ impl Work {
         self.trouble(why);
     }
 
-    /// Notes why what is here may not be what is there; the first cause stays.
+    /// Notes why what is here may not be what is there; the first of the worst stays.
     fn trouble(&self, why: Cause) {
-        self.trouble.lock().get_or_insert(why);
+        let mut trouble = self.trouble.lock();
+        if trouble.as_ref().is_none_or(|known| known.matter < why.matter) {
+            *trouble = Some(why);
+        }
     }
 
     fn changed(&self) {
-        self.trouble(Cause::change("it changed while it was read"));
+        self.trouble(Cause::new(Matter::Mixed, "it changed while it was read"));
     }
 
     /// Holds what was seen behind a reading against the list, which has no extended attributes.
@@ -290,10 +293,12 @@ impl Line<'_, '_> {
     /// What is here now is not what the source has, though short digests said so. Where the source did not change, two
     /// contents have the same short digest: the file is fetched whole the next time.
     fn distrust(&self, work: &Work) {
-        if work.trouble.lock().is_none() {
-            self.ledger.distrust(&work.new.name);
+        let has_changed = work.trouble.lock().is_some();
+        if has_changed {
+            return work.changed();
         }
-        work.changed();
+        self.ledger.distrust(&work.new.name);
+        work.trouble(Cause::new(Matter::Changed, "its short digests are those of another content"));
     }
 
     /// A range of which nothing is here.
@@ -358,7 +363,7 @@ impl Line<'_, '_> {
             return self.ledger.settle(
                 work,
                 &work.new,
-                Outcome::Unsettled(trouble.unwrap_or(Cause::change("it vanished"))),
+                Outcome::Unsettled(trouble.unwrap_or(Cause::new(Matter::Vanished, "it vanished"))),
             );
         };
         let mut new = work.seen();
@@ -378,12 +383,12 @@ impl Line<'_, '_> {
             (false, false) => self.target.keep(&new, old, digest, self.dress)?,
             (_, true) => Stamp::default(),
         };
-        if trouble.is_some() && !self.is_dry && self.ledger.forgives(&new.name) {
+        if trouble.as_ref().is_some_and(|why| self.ledger.forgives(&new.name, why)) && !self.is_dry {
             self.target.prove_mixture(&new, old, self.dress)?;
         }
         match trouble {
             None => self.ledger.settle(work, &new, Outcome::Equal { here, digest, is_changed, literal }),
-            Some(why) => self.ledger.settle(work, &new, Outcome::Fuzzy { why, is_changed, literal }),
+            Some(why) => self.ledger.settle(work, &new, Outcome::Fuzzy { here, why, is_changed, literal }),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::Ask;
 use crate::rule::sync::wire::corrupt;
-use crate::rule::sync::wire::tell::{Cause, Tell};
+use crate::rule::sync::wire::tell::{Cause, Matter, Tell};
 use crate::value::entry::Entry;
 use crate::value::name::Name;
 
@@ -120,7 +120,7 @@ impl<'a, 'l> Listing<'a, 'l> {
         for (name, why) in unread {
             self.is_whole = false;
             let text = format!("cannot read it at the source: {why}");
-            self.ledger.unsettle(&name, Cause { is_change: false, text });
+            self.ledger.unsettle(&name, Cause { matter: Matter::Unreadable, text });
         }
         self.entries.extend(entries);
         if is_end {

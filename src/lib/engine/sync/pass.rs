@@ -42,6 +42,9 @@ pub struct Manner {
     pub is_distrustful: bool,
     /// Whether what the journal of an earlier run has may be trusted: not before it was compared once.
     pub trusts_pending: bool,
+    /// The pass before was made under the source's procedure, too: what that makes up for and did not change here since
+    /// need not be read again.
+    pub is_covered: bool,
     /// Nothing is changed.
     pub is_dry: bool,
     /// What is not as it must be in the end is no error yet.
@@ -210,7 +213,10 @@ impl Pass<'_, '_> {
             rest.late.push((new, old));
             return Ok(());
         }
-        let is_trusted = |pair: &Pair| new.is_file() && pair.source == new.stamp && self.is_known(pair, old.as_ref());
+        let is_covered = self.manner.is_covered && self.ledger.covers(&new.name);
+        let is_trusted = |pair: &Pair| {
+            new.is_file() && (is_covered || pair.source == new.stamp) && self.is_known(pair, old.as_ref())
+        };
         match pair {
             Some(pair) if is_trusted(&pair) => self.trust(pair, &new, rest),
             pair => {

@@ -120,6 +120,11 @@ impl Procedure {
         drop(held);
     }
 
+    /// Whether anything is done to the source, so that what is read between begin and release is one state of it.
+    pub fn holds(&self) -> bool {
+        !matches!(self, Procedure::None | Procedure::Idle(_))
+    }
+
     /// Whether it makes up for files that change or vanish while they are read: for which, [`Profile::may_change`] says.
     pub fn makes_up(&self) -> bool {
         matches!(self, Procedure::Postgres(_) | Procedure::Bdb(_) | Procedure::Sqlite(_))

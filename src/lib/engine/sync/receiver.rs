@@ -241,7 +241,7 @@ pub struct Passes<'a> {
     /// The kind of database.
     pub profile: Profile,
     /// Whose source makes up for files that change while they are read.
-    pub forgives: Option<Profile>,
+    pub covering: Option<Profile>,
     /// How.
     pub manner: Manner,
     /// Whether each change is told.
@@ -301,7 +301,7 @@ impl Passes<'_> {
         let item = self.is_itemized.then_some(item);
         let progress: super::ledger::Tell<'_> = Box::new(move |text| tell(operator, sender, Say::Progress, text));
         let progress = self.shows_progress.then_some(progress);
-        let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(self.distrusted), self.forgives);
+        let ledger = Ledger::new(target, new, now, item).knowing(std::mem::take(self.distrusted), self.covering);
         let ledger = ledger.telling(progress);
         let mut listing = Listing::begin(&self.link.control, &self.filter, &ledger)?;
         if !self.allows_empty && listing.is_empty()? {

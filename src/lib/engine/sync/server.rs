@@ -118,6 +118,11 @@ impl Server {
         self.phase.is_some()
     }
 
+    /// Whether it is probably going to be stopped, or was already.
+    pub fn will_stop(&self) -> Result<bool> {
+        Ok(self.commands.stop.is_some() || self.phase.is_some() || self.is_seen()?)
+    }
+
     /// Refuses (13) to stop a server that, started again by the engine's own command, would be a second master.
     pub fn guard_role(&self) -> Result<()> {
         if self.commands.start.is_some() || !self.destination.exists() {

@@ -26,7 +26,7 @@ use crate::edge::tree::{self, Tree, Walk};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::merkle::{self, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
-use crate::rule::sync::wire::tell::{Cause, Patch, Small, Tell};
+use crate::rule::sync::wire::tell::{Cause, Matter, Patch, Small, Tell};
 use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt, packed};
 use crate::value::entry::{Attribute, Moment};
 use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
@@ -87,11 +87,11 @@ impl Source<'_> {
         let mut is_directory = false;
         while !at.is_root() {
             if self.filter.leaves_out(&at, is_directory) {
-                return Err(Change("it takes no part").into());
+                return Err(Change(Matter::Changed, "it takes no part").into());
             }
             (at, is_directory) = (at.parent(), true);
         }
-        self.tree.open_read(name)?.context(Change("it vanished"))
+        self.tree.open_read(name)?.context(Change(Matter::Vanished, "it vanished"))
     }
 }
 
@@ -315,7 +315,7 @@ impl Worker<'_, '_> {
         let count = read_at(&file, buffer, 0)?;
         let seen = tree::seen(&file)?;
         if count as u64 > GROUP {
-            return Ok(Small::Gone(Cause::change("it grew")));
+            return Ok(Small::Gone(Cause::new(Matter::Changed, "it grew")));
         }
         let bytes = &buffer[..count];
         let digest = merkle::whole(bytes);
@@ -324,7 +324,8 @@ impl Worker<'_, '_> {
 
     fn digests(&mut self, line: u16, part: &Part) -> Result<()> {
         let file = self.file(&part.name)?;
-        let cvs = groups::digests(file, part.offset, part.length)?.context(Change("it became shorter"))?;
+        let cvs =
+            groups::digests(file, part.offset, part.length)?.context(Change(Matter::Changed, "it became shorter"))?;
         let seen = tree::seen(file)?;
         let short = cvs.iter().map(|cv| cv.first_chunk::<SHORT>().copied().unwrap_or_default()).collect();
         self.tell(line, &Tell::Digests(seen, merkle::fold(&cvs, part.size <= RANGE), short))
@@ -346,7 +347,7 @@ impl Worker<'_, '_> {
             self.tell_data(line, stretch.offset, stretch.bytes)
         })?;
         if !is_whole {
-            return Err(Change("it became shorter").into());
+            return Err(Change(Matter::Changed, "it became shorter").into());
         }
         self.tell_hole(line, &hole)?;
         self.tell(line, &Tell::Done(tree::seen(file)?, merkle::fold(&cvs, part.size <= RANGE)))
@@ -368,7 +369,7 @@ impl Worker<'_, '_> {
                 patch = Some(differing(&group, page, &pages.digests));
                 Ok::<_, io::Error>(())
             })?;
-            let patch = patch.filter(|_| is_whole).context(Change("it became shorter"))?;
+            let patch = patch.filter(|_| is_whole).context(Change(Matter::Changed, "it became shorter"))?;
             size += patch.bytes.len();
             patches.push(patch);
             if size >= FRAME {
@@ -390,11 +391,11 @@ impl Worker<'_, '_> {
 
 /// A file is not what it was when it was listed.
 #[derive(Debug)]
-struct Change(&'static str);
+struct Change(Matter, &'static str);
 
 impl std::fmt::Display for Change {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.0)
+        out.write_str(self.1)
     }
 }
 
@@ -403,8 +404,12 @@ impl std::error::Error for Change {}
 /// Why there are no bytes of a file.
 fn cause(error: &anyhow::Error) -> Cause {
     let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let is_change = error.is::<Change>() || error.downcast_ref().is_some_and(is_missing);
-    Cause { is_change, text: format!("{error:#}") }
+    let matter = match (error.downcast_ref::<Change>(), error.downcast_ref()) {
+        (Some(Change(matter, _)), _) => *matter,
+        (None, Some(error)) if is_missing(error) => Matter::Vanished,
+        _ => Matter::Unreadable,
+    };
+    Cause::new(matter, &format!("{error:#}"))
 }
 
 fn differing(group: &groups::Stretch<'_>, page: usize, known: &[[u8; 8]]) -> Patch {

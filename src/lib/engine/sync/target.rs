@@ -5,6 +5,7 @@
 
 mod anew;
 mod extents;
+mod whole;
 
 use std::fs::File;
 use std::sync::Arc;

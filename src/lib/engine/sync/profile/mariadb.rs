@@ -48,23 +48,28 @@ pub(super) const NAMES: Names = Names {
 
 /// A word to the server that the option file tells of, if it is the one of this directory.
 macro_rules! of_this_directory {
-    ($command:literal) => {
+    ($($command:literal),+) => {
         concat!(
             r#"PATH=$PATH:/usr/sbin; there=$(mariadb --defaults-file="$REPL_DSN" -BNe 'select @@datadir') || exit; "#,
             r#"if [ "$(realpath "$there")" != "$(realpath "$REPL_DIR")" ]; then "#,
             r#"echo "the server that $REPL_DSN tells of has its data in $there"; exit 1; fi; "#,
-            $command
+            $($command),+
         )
     };
 }
 
 pub(super) const DEFAULTS: Defaults = Defaults {
-    stop: Some(of_this_directory!(r#"exec mariadb-admin --defaults-file="$REPL_DSN" shutdown"#)),
+    // By a signal, as the service manager does: mariadb-admin looks once a second whether the server has ended.
+    stop: Some(of_this_directory!(
+        r#"cd "$REPL_DIR" && pid=$(cat "$(mariadb --defaults-file="$REPL_DSN" -BNe 'select @@pid_file')"); "#,
+        r#"[ "/proc/$pid/cwd" -ef . ] || exec mariadb-admin --defaults-file="$REPL_DSN" shutdown; "#,
+        r#"kill "$pid" && while [ "/proc/$pid/cwd" -ef . ]; do sleep 0.02; done"#
+    )),
     start: Some(concat!(
         r#"PATH=$PATH:/usr/sbin; mariadbd --defaults-file="$REPL_DSN" --datadir="$REPL_DIR" & "#,
         r#"until mariadb-admin --defaults-file="$REPL_DSN" ping >/dev/null 2>&1; do "#,
         r#"kill -0 $! 2>/dev/null || { wait $!; echo "mariadbd ended with status $?, see its error log"; exit 1; }; "#,
-        r#"sleep 0.1; done"#
+        r#"sleep 0.02; done"#
     )),
     recover: None,
 };

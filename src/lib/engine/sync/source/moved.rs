@@ -15,7 +15,7 @@ use crate::rule::sync::merkle::{self, RANGE};
 use crate::rule::sync::roll::{Known, Piece};
 use crate::rule::sync::wire::ask::Part;
 use crate::rule::sync::wire::corrupt;
-use crate::rule::sync::wire::tell::Tell;
+use crate::rule::sync::wire::tell::{Matter, Tell};
 
 /// How long a search may compute before its next step: many times what one needs whose question is honest.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,7 +37,7 @@ impl Worker<'_, '_> {
             Ok::<_, anyhow::Error>(())
         })?;
         if !is_whole {
-            return Err(Change("it became shorter").into());
+            return Err(Change(Matter::Changed, "it became shorter").into());
         }
         let began = clock::computed();
         for (is_hole, run) in runs {

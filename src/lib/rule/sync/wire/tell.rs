@@ -13,28 +13,45 @@ use crate::value::octets::{Reader, put_text};
 /// The kind of [`Tell::Data`].
 const DATA: u8 = b'b';
 
+/// What is the matter with a file: the worse, the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Matter {
+    /// All of it was read, and it changed meanwhile. (Seen by the end that asked; never told.)
+    Mixed,
+    /// It is not there any more.
+    Vanished,
+    /// It is not what was listed: not all of it was read.
+    Changed,
+    /// It could not be read.
+    Unreadable,
+}
+
+const MATTERS: [(Matter, u8); 3] = [(Matter::Unreadable, 0), (Matter::Changed, 1), (Matter::Vanished, 2)];
+
 /// Why there are no bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// It vanished or became another one since it was listed; else it could not be read.
-    pub is_change: bool,
+    /// What is the matter with it.
+    pub matter: Matter,
     /// In words.
     pub text: String,
 }
 
 impl Cause {
-    /// It is not what it was when it was listed.
-    pub fn change(text: &str) -> Cause {
-        Cause { is_change: true, text: text.to_owned() }
+    /// This is the matter, in those words.
+    pub fn new(matter: Matter, text: &str) -> Cause {
+        Cause { matter, text: text.to_owned() }
     }
 
     fn print(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.is_change));
+        out.push(MATTERS.iter().find(|(matter, _)| *matter == self.matter).map_or(0, |(_, byte)| *byte));
         put_text(out, self.text.as_bytes());
     }
 
     fn parse(reader: &mut Reader<'_>) -> Option<Cause> {
-        Some(Cause { is_change: reader.byte()? != 0, text: string(reader)? })
+        let byte = reader.byte()?;
+        let (matter, _) = MATTERS.iter().find(|(_, known)| *known == byte)?;
+        Some(Cause { matter: *matter, text: string(reader)? })
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::ask::{Ask, Errand, Pages, Part, Say};
-use super::tell::{Cause, Patch, Small, Tell};
+use super::tell::{Cause, Matter, Patch, Small, Tell};
 use super::*;
 use crate::rule::sync::merkle::{GROUP, RANGE};
 use crate::value::entry::{Entry, Kind, Moment, Seen, Stamp};
@@ -61,7 +61,7 @@ fn tells() -> Vec<Tell> {
         Tell::Smalls(vec![
             Small::Same(seen()),
             Small::Whole(seen(), [2; 32], b"content".to_vec()),
-            Small::Gone(Cause::change("it vanished")),
+            Small::Gone(Cause::new(Matter::Vanished, "it vanished")),
         ]),
         Tell::Digests(seen(), [3; 32], vec![[4; 12]; 3]),
         Tell::Data(RANGE, vec![6; 2000]),
@@ -69,7 +69,7 @@ fn tells() -> Vec<Tell> {
         Tell::Copy(1, 2, 3),
         Tell::Patches(vec![patch(0), patch(GROUP)]),
         Tell::Done(seen(), [5; 32]),
-        Tell::Gone(Cause { is_change: false, text: "Input/output error".to_owned() }),
+        Tell::Gone(Cause::new(Matter::Unreadable, "Input/output error")),
         Tell::Ran(vec![(named(b"backup_label"), b"START".to_vec()), (Name::root(), Vec::new())]),
         Tell::Failed(Code::Gap, "why".to_owned(), String::new()),
     ]
