@@ -329,10 +329,14 @@ impl Drive<'_> {
         let enough = self.options.max_downtime.unwrap_or(SHORT);
         let mut before: Option<Duration> = None;
         for _ in 0..HOT_MAX {
-            let took = self.hot_pass(state, ground, *trusts)?;
+            let mut took = self.hot_pass(state, ground, *trusts)?;
             *trusts = true;
+            self.hook("after-hot-pass")?;
             if will_stop {
+                // What takes long lets the source go on meanwhile.
+                let began = Instant::now();
                 ground.relieve(enough / 4)?;
+                took += began.elapsed();
             }
             // The first pass reads all there is: the second tells how long the last one is going to take.
             let has_shrunk = before.is_none_or(|before| took.as_secs_f64() < before.as_secs_f64() * SHRINKS);
@@ -360,7 +364,6 @@ impl Drive<'_> {
             passed.unsettled.count,
             passed.took.as_secs_f64()
         ));
-        self.hook("after-hot-pass")?;
         Ok(passed.took)
     }
 

@@ -93,7 +93,8 @@ impl Drive<'_> {
             let mut trust = Trust { pending: trusts || tries > 1, covered: false };
             if tries == 1 {
                 if has("is-held") {
-                    // Most of what the last pass would have to read is read while the server still runs.
+                    // Most of what the last pass would have to read is read while the server still runs. No hook is run
+                    // behind it: the source's writers may be waiting.
                     self.hot_pass(state, ground, trusts)?;
                     ground.settle()?;
                     trust = Trust { pending: true, covered: true };

@@ -28,7 +28,7 @@ impl Target<'_> {
     pub fn relieve(&self, enough: Duration, mut room: u64) -> Result<()> {
         let Target::Journal(tree, journal) = self else { return Ok(()) };
         let (mut total, mut dear) = (Duration::ZERO, Vec::new());
-        for name in journal.names() {
+        for name in journal.names().filter(|name| !journal.is_staged(name)) {
             if let Some(Op::Patch { extents, .. }) = journal.pending(&name).as_deref() {
                 let cost = cost(extents);
                 total += cost;
