@@ -35,7 +35,8 @@ fn settings(profile: Profile, source: &Path, dsn: Option<String>) -> Settings {
 fn copy(profile: Profile, from: &Path, to: &Path, late: bool) {
     let names = profile.names();
     let mut command = Command::new("rsync");
-    command.args(["-a", "--checksum", "--inplace", "--whole-file"]);
+    // A rollback journal that an earlier copy has caught would be played back into this one.
+    command.args(["-a", "--checksum", "--inplace", "--whole-file", "--delete"]);
     let mut filter = |what: &str, patterns: &[&str]| {
         command.args(patterns.iter().map(|pattern| format!("--{what}={pattern}")));
     };
@@ -290,13 +291,14 @@ fn sqlite_databases_under_load_are_copied_whole() {
         );
         sqlite(&source.join(name), &make);
     }
+    // Without a pause between two, nobody else gets a lock for minutes: SQLite's locks are not fair.
     let write = "pragma busy_timeout=60000; pragma wal_autocheckpoint=20; pragma synchronous=off;";
     let row = "insert into t (pad) values (hex(randomblob(abs(random()) % 4000)));";
     let load: Vec<_> = ["a.db", "b.db"]
         .iter()
         .map(|name| {
             let script =
-                format!("{{ echo '{write}'; while :; do echo \"{row}\" || exit; done; }} | sqlite3 -batch \"$1\"");
+                format!("{{ echo '{write}'; while echo \"{row}\"; do sleep 0.002; done; }} | sqlite3 -batch \"$1\"");
             let mut command = Command::new("bash");
             command.args(["-c", &script, "bash"]).arg(source.join(name)).stdout(Stdio::null());
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
