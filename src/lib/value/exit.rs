@@ -89,6 +89,11 @@ impl Failure {
         Failure { code, text: text.into(), hint: None }
     }
 
+    /// One that another end tells of, in its words; without a hint where that is empty.
+    pub fn told(code: Code, text: String, hint: String) -> Failure {
+        Failure { code, text, hint: Some(hint).filter(|hint| !hint.is_empty()) }
+    }
+
     /// The exact command (or option) that the operator can use next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {

@@ -109,10 +109,7 @@ impl Ear {
 
 fn read(frame: Frame) -> Result<Tell> {
     match Tell::parse(frame)? {
-        Tell::Failed(code, why, hint) => {
-            let failure = Failure::new(code, why);
-            Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into())
-        }
+        Tell::Failed(code, why, hint) => Err(Failure::told(code, why, hint).into()),
         tell => Ok(tell),
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::magic;
 use crate::rule::stream::magic::MAGIC;
 use crate::rule::sync::wire::tell::Tell;
 use crate::rule::sync::wire::{TEXT_MAX, VERSION, corrupt, seal};
-use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
+use crate::value::exit::{Code, Failure, fail};
 use crate::value::octets::{Reader, put_text};
 
 /// Most words of a command line.
@@ -52,10 +52,7 @@ pub fn call<R: Read>(mut input: R, output: &mut impl Write, role: Role, words: &
         b'W' if frame.payload == VERSION.to_le_bytes() => Ok(input),
         b'W' => fail(Code::Usage, "the other end has another version of repl-sync"),
         _ => match Tell::parse(frame)? {
-            Tell::Failed(code, why, hint) => {
-                let failure = Failure::new(code, why);
-                Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into())
-            }
+            Tell::Failed(code, why, hint) => Err(Failure::told(code, why, hint).into()),
             _ => Err(corrupt("not a greeting")),
         },
     }
@@ -96,8 +93,7 @@ pub fn welcome(output: &mut impl Write) -> Result<()> {
 /// Says to the client what is in the way, if anything is.
 pub fn or_refuse<T>(output: &mut impl Write, done: Result<T>) -> Result<T> {
     done.or_else(|error| {
-        let tell = Tell::Failed(code_of(&error), format!("{error:#}"), hint_of(&error).unwrap_or_default().to_owned());
-        send(output, &tell.seal(0, None))?;
+        send(output, &Tell::failed(&error).seal(0, None))?;
         Err(error)
     })
 }

@@ -129,7 +129,7 @@ impl Server {
             return Ok(());
         }
         let dir = Dir::open(&self.destination)?;
-        let will_run = self.phase.is_some() || self.profile.server(&dir)?.is_some();
+        let will_run = self.phase.is_some() || self.is_seen()?;
         if !will_run || !self.profile.leads(&dir)? {
             return Ok(());
         }
@@ -344,7 +344,7 @@ impl Server {
             if !matches!(sight, Sight::Runs(_)) || Instant::now() >= deadline {
                 return Ok(sight);
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -29,7 +29,7 @@ use crate::rule::sync::wire::ask::{Ask, Errand, Pages, Part, Say};
 use crate::rule::sync::wire::tell::{Cause, Matter, Patch, Small, Tell};
 use crate::rule::sync::wire::{LAID_MAX, LINES_MAX, corrupt, packed};
 use crate::value::entry::{Attribute, Moment};
-use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
+use crate::value::exit::{Code, Failure, fail};
 use crate::value::name::Name;
 
 /// Bytes of an answer that make it a frame.
@@ -149,10 +149,7 @@ fn read_questions<R: Read>(
         };
         match Ask::parse(&frame)? {
             Ask::Bye => return Ok(()),
-            Ask::Fail(code, why, hint) => {
-                let failure = Failure::new(code, why);
-                return Err(if hint.is_empty() { failure } else { failure.hint(hint) }.into());
-            }
+            Ask::Fail(code, why, hint) => return Err(Failure::told(code, why, hint).into()),
             Ask::Say(what, bytes) => (source.say)(what, &bytes),
             ask => {
                 if ask == Ask::Pass {
@@ -164,18 +161,13 @@ fn read_questions<R: Read>(
     }
 }
 
-/// An error as an answer.
-fn failed(error: &anyhow::Error) -> Tell {
-    Tell::Failed(code_of(error), format!("{error:#}"), hint_of(error).unwrap_or_default().to_owned())
-}
-
 fn run_errands(source: &Source<'_>, errands: &mpsc::Receiver<Job>, sender: &Sender) {
     for (line, ask) in errands {
         let Ask::Run(errand, values) = ask else { continue };
         let tell = match (source.errand.lock())(errand, values) {
             Ok(files) if files.iter().all(|(_, bytes)| bytes.len() <= LAID_MAX) => Tell::Ran(files),
-            Ok(_) => failed(&anyhow::anyhow!("a procedure made a file that is too long")),
-            Err(error) => failed(&error),
+            Ok(_) => Tell::failed(&anyhow::anyhow!("a procedure made a file that is too long")),
+            Err(error) => Tell::failed(&error),
         };
         if sender.send(tell.seal(line, None)).is_err() {
             return;
@@ -195,7 +187,7 @@ fn list(source: &Source<'_>, questions: &mpsc::Receiver<Job>, sender: &Sender) {
             (_, Some(walk)) => Ok(next_entries(walk)),
             (_, None) => Err(corrupt("a list that was not begun")),
         };
-        let tell = tell.unwrap_or_else(|error| failed(&error));
+        let tell = tell.unwrap_or_else(|error| Tell::failed(&error));
         if sender.send(tell.seal(line, source.pack)).is_err() {
             return;
         }

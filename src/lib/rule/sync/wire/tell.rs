@@ -6,7 +6,7 @@ use super::{Frame, LAID_MAX, begin, corrupt, end, failure, name, string};
 use crate::rule::sync::merkle::{Cv, GROUP, SHORT};
 use crate::value::entry::{Entry, Seen};
 use crate::value::escape::show_bytes;
-use crate::value::exit::Code;
+use crate::value::exit::{Code, code_of, hint_of};
 use crate::value::name::Name;
 use crate::value::octets::{Reader, put_text};
 
@@ -114,6 +114,11 @@ pub enum Tell {
 }
 
 impl Tell {
+    /// An error as an answer.
+    pub fn failed(error: &anyhow::Error) -> Tell {
+        Tell::Failed(code_of(error), format!("{error:#}"), hint_of(error).unwrap_or_default().to_owned())
+    }
+
     /// [`Tell::Data`] as a frame of a line, from bytes that are somebody else's.
     pub fn seal_data(line: u16, offset: u64, bytes: &[u8], pack: Option<i32>) -> Vec<u8> {
         let mut frame = begin(bytes.len() + 8);
