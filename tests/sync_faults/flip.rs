@@ -116,7 +116,15 @@ fn flipped(which: &str) {
     eprintln!("{which}: {} flips, {codes:?}", flips.load(Ordering::Relaxed));
     assert!(flips.load(Ordering::Relaxed) > 20, "nothing was flipped");
     settle(&rig, &links);
-    let ran = rig.run(&format!("{SYNC} --delete --inplace src dst"));
+    let last = || rig.run(&format!("{SYNC} --delete --inplace src dst"));
+    let mut ran = last();
+    // What a replay had placed may have been flipped out of the tree with the directory that it was in: nobody can
+    // complete that one, and what to do is said.
+    if let Some((_, way)) = ran.err.split_once("\nhint: sync anew after: ") {
+        assert!(which == "dst" && ran.code == 6, "{which}: {ran:?}");
+        rig.ok(way);
+        ran = last();
+    }
     assert_eq!(ran.code, 0, "{which}: {ran:?}");
     rig.ok("diff -r --no-dereference src/ dst/");
     assert_eq!(tree(&rig.path("outside")), outside);

@@ -55,6 +55,17 @@ fn memory_is_bounded_with_very_many_files() {
 }
 
 #[test]
+fn few_files_are_open_however_many_wait_for_a_slow_source() {
+    let stand = Stand::new();
+    for number in 0..4 * FILES {
+        fs::write(stand.src(&format!("d/many-{number}")), number.to_le_bytes()).unwrap();
+    }
+    stand.completes(Far::None, "--inplace", "");
+    let slow = format!("--checksum --bwlimit 400K -e ./rsh --remote-command {SYNC} host:src dst");
+    stand.rig.ok(&format!("ulimit -n 128; exec {SYNC} --inplace {slow}"));
+}
+
+#[test]
 fn a_source_that_takes_nothing_and_says_nothing_is_given_up() {
     give_up(Far::Source, "--inplace");
 }

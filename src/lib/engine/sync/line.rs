@@ -99,7 +99,7 @@ impl Work {
 
     /// Whether it goes with others in one question.
     pub fn is_small(&self) -> bool {
-        self.new.stamp.size <= GROUP
+        is_small(&self.new)
     }
 
     fn part(&self, offset: u64) -> Part {
@@ -142,6 +142,11 @@ impl Work {
         let own = || self.old.as_ref().map(|old| old.xattrs.clone()).unwrap_or_default();
         Entry { xattrs: self.xattrs.lock().take().unwrap_or_else(own), ..self.new.clone() }
     }
+}
+
+/// Whether a file is compared as a whole.
+pub fn is_small(new: &Entry) -> bool {
+    new.stamp.size <= GROUP
 }
 
 /// One worker.

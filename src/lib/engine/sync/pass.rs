@@ -19,7 +19,7 @@ use self::workers::{Batch, Lines};
 use super::digests::Digests;
 use super::journal::op::Op;
 use super::ledger::Ledger;
-use super::line::Work;
+use super::line::{self, Work};
 use super::listing::Listing;
 use super::pairs::{Old, Pair};
 use super::profile::Profile;
@@ -268,6 +268,8 @@ impl Pass<'_, '_> {
             self.reserve(&new, old.as_ref(), rest)?;
             let basis = if self.ledger.is_distrusted(&new.name) {
                 Basis::default()
+            } else if line::is_small(&new) {
+                self.target.outline(&new.name, old.as_ref())
             } else {
                 let basis = self.target.basis(&new.name, old.as_ref())?;
                 match (&self.digests, pair) {

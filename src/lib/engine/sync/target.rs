@@ -107,6 +107,17 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The same without its bytes: only how long it is. Very many small files may wait for a worker, and none of them is
+    /// open meanwhile.
+    pub fn outline(&self, name: &Name, old: Option<&Entry>) -> Basis {
+        let size = match self.pending(name).as_deref() {
+            Some(Op::Place { entry, .. }) => entry.stamp.size,
+            Some(Op::Patch { entry, .. }) if old.is_some_and(is_patched) => entry.stamp.size,
+            _ => old.filter(|old| old.is_file()).map_or(0, |old| old.stamp.size),
+        };
+        Basis { size, ..Basis::default() }
+    }
+
     /// A place for the bytes of a file that differ. A file with other names is replaced, never written through.
     pub fn sink(&self, new: &Entry, old: Option<&Entry>) -> Result<Sink> {
         let old = old.filter(|old| old.is_file());

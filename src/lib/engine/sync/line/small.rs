@@ -21,7 +21,10 @@ impl Line<'_, '_> {
         for work in works {
             let is_known = work.basis.size() <= GROUP && (work.old.is_some() || work.basis.size() > 0);
             let digest = if is_known {
-                let count = work.basis.read(&self.target, 0, &mut buffer)?;
+                let count = match work.basis.size() {
+                    0 => 0,
+                    _ => self.target.basis(&work.new.name, work.old.as_ref())?.read(&self.target, 0, &mut buffer)?,
+                };
                 Some(merkle::whole(&buffer[..count]))
             } else {
                 None

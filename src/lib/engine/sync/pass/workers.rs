@@ -21,8 +21,8 @@ const BATCH: usize = 512;
 /// So many are enough where the next is in another directory: two workers that make files in one wait for each other.
 const ENOUGH: usize = 64;
 const BATCH_BYTES: u64 = 2 << 20;
-/// Tasks that may wait for a worker.
-const WAITING: usize = 64;
+/// Tasks that may wait for a worker; one may be a whole batch, which takes memory.
+const WAITING: usize = 8;
 
 /// The lines to the other end. The first is for the list and for errands, the others have a worker each.
 pub struct Lines {
