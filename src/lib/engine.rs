@@ -2,6 +2,7 @@
 //! nothing of terminals or of the command line: a test can join ship and apply with a pipe.
 
 pub mod apply;
+pub mod archive;
 pub mod bdb;
 pub mod fetch;
 pub mod log;

@@ -1,10 +1,8 @@
 //! Hands out one segment, or one small file beside the log, of an archive that `repl-apply` keeps: whole, verified and
 //! durable, or not at all.
 //!
-//! No lock is taken, and a receiver may be landing log meanwhile. What is held is read first, then the records of closed
-//! segments, then bytes. A position is written after the bytes and lines that it speaks of are on stable storage, and
-//! bytes before it never change; so whatever was added in between lies beyond what is looked at. What is handed out is
-//! hashed as it is copied, in one read: bytes that are not the recorded ones never get a name.
+//! No lock is taken, and a receiver may be landing log meanwhile: see [`super::archive`]. What is handed out is hashed as
+//! it is copied, in one read: bytes that are not the recorded ones never get a name.
 //!
 //! "There is no such segment" is an answer on which a database comes up. It is given only where nothing shows that there
 //! should be one: beyond the end of what is held, or where the log itself goes on without it. All else is an error.
@@ -14,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::site::{self, Holding, Origin};
+use super::archive::Archive;
+use super::site::{self, Holding};
 use crate::edge::dir::Dir;
 use crate::edge::dir::draft::Place;
 use crate::edge::read::prefix_with;
@@ -47,8 +46,9 @@ pub enum Found {
 
 /// Puts the segment or small file of this name at `dest`.
 pub fn run(archive: &Dir, name: &OsStr, dest: &Path, options: &Options) -> Result<Found> {
-    let fetch = Fetch::open(archive, options)?;
-    let scheme = &fetch.origin.scheme;
+    let archive = Archive::open(archive, options.state.as_deref())?;
+    let fetch = Fetch { archive, closed_only: options.closed_only };
+    let scheme = &fetch.archive.origin.scheme;
     // A name of a small file is a single component, and listed by the rules; a segment's is printed anew.
     if let Some(segment) = name.to_str().and_then(|name| scheme.segment(name)) {
         return fetch.segment(segment, dest);
@@ -65,29 +65,14 @@ pub fn run(archive: &Dir, name: &OsStr, dest: &Path, options: &Options) -> Resul
 
 /// An archive, and what is asked of it.
 struct Fetch<'a> {
-    archive: &'a Dir,
-    state: Dir,
-    origin: Origin,
-    holding: Option<Holding>,
+    archive: Archive<'a>,
     closed_only: bool,
 }
 
 impl Fetch<'_> {
-    fn open<'a>(archive: &'a Dir, options: &Options) -> Result<Fetch<'a>> {
-        let state = site::peek(archive, options.state.as_deref())?;
-        let no_archive = || Failure::new(Code::Usage, format!("{} is not an archive", archive.shown("")));
-        let state = state.ok_or_else(|| no_archive().hint("it is made by repl-apply --logs-only"))?;
-        let origin = site::origin(&state)?.ok_or_else(|| no_archive().hint("nothing was ever received there"))?;
-        if state.identity(site::POSITION)?.is_none() {
-            return fail(Code::Corrupt, format!("{} is gone", state.shown(site::POSITION)));
-        }
-        let holding = site::holding(&state)?;
-        Ok(Fetch { archive, state, origin, holding, closed_only: options.closed_only })
-    }
-
     fn segment(&self, asked: Segment, dest: &Path) -> Result<Found> {
-        let name = self.origin.scheme.name(asked);
-        let Some(Holding { held, .. }) = self.holding else {
+        let name = self.archive.origin.scheme.name(asked);
+        let Some(Holding { held, .. }) = self.archive.holding else {
             return self.nothing(&name);
         };
         let end = held.position;
@@ -95,7 +80,7 @@ impl Fetch<'_> {
             return Ok(Found::Absent(format!("{name} is not there: what is held ends at {end}")));
         }
         if asked < end.segment || held.closed {
-            return match site::recorded(&self.state, &name)? {
+            return match site::recorded(&self.archive.state, &name)? {
                 Some(digest) => self.closed(&name, digest, dest),
                 None => self.missing(&name, asked, end.segment),
             };
@@ -110,20 +95,20 @@ impl Fetch<'_> {
     /// they may also be all that is left.
     fn nothing(&self, name: &str) -> Result<Found> {
         let mut lines = 0;
-        site::manifest(&self.state, |_, _| {
+        site::manifest(&self.archive.state, |_, _| {
             lines += 1;
             Ok(())
         })?;
         if lines == 0 {
             return Ok(Found::Absent(format!("{name} is not there: nothing is held yet")));
         }
-        let (position, manifest) = (self.state.shown(site::POSITION), site::MANIFEST);
+        let (position, manifest) = (self.archive.state.shown(site::POSITION), site::MANIFEST);
         fail(Code::Corrupt, format!("{position} says that nothing is held, {manifest} has {lines} lines"))
     }
 
     /// Within what is held, whose last segment is `end`, and not recorded: no error only where the log goes on without it.
     fn missing(&self, name: &str, asked: Segment, end: Segment) -> Result<Found> {
-        let shown = self.archive.shown(name);
+        let shown = self.archive.dir.shown(name);
         if asked == end {
             return fail(Code::Corrupt, format!("{shown} is closed and has no line in {}", site::MANIFEST));
         }
@@ -146,9 +131,9 @@ impl Fetch<'_> {
 
     /// Shows each line of a closed segment that is held.
     fn each_closed(&self, mut each: impl FnMut(Segment)) -> Result<()> {
-        site::manifest(&self.state, |_, name| {
-            let segment = self.origin.scheme.segment(name);
-            if let (Some(segment), Some(holding)) = (segment, self.holding)
+        site::manifest(&self.archive.state, |_, name| {
+            let segment = self.archive.origin.scheme.segment(name);
+            if let (Some(segment), Some(holding)) = (segment, self.archive.holding)
                 && holding.holds(segment)
             {
                 each(segment);
@@ -160,7 +145,7 @@ impl Fetch<'_> {
     /// Whether a segment that is not held is none of this log's: it lies between the end of one generation and the
     /// beginning of the next. `before` and `after` are the nearest that are held.
     fn goes_on_without(&self, asked: Segment, before: Option<Segment>, after: Segment) -> Result<bool> {
-        let scheme = &self.origin.scheme;
+        let scheme = &self.archive.origin.scheme;
         if !scheme.forks() || asked.generation == after.generation {
             return Ok(before.is_some_and(|before| scheme.step(before, after) != Step::Gap));
         }
@@ -187,17 +172,17 @@ impl Fetch<'_> {
 
     /// The segment that is being received: what is held of it, and zeros behind that where segments have a fixed size.
     fn open_one(&self, name: &str, length: u64, digest: Digest, dest: &Path) -> Result<Found> {
-        self.copy(name, length, self.origin.scheme.running(), digest, dest)?;
+        self.copy(name, length, self.archive.origin.scheme.running(), digest, dest)?;
         Ok(Found::Handed(format!("{name} is open, {length} bytes are held")))
     }
 
     /// Copies and hashes in one read.
     fn copy(&self, name: &str, length: u64, running: Running, digest: Digest, dest: &Path) -> Result<u64> {
-        let shown = self.archive.shown(name);
-        let Some(file) = self.archive.open_read(name)? else {
+        let shown = self.archive.dir.shown(name);
+        let Some(file) = self.archive.dir.open_read(name)? else {
             return Err(Failure::new(Code::Gap, format!("{shown} is missing; it is recorded as held")).into());
         };
-        let size = self.origin.scheme.segment_size();
+        let size = self.archive.origin.scheme.segment_size();
         let mut draft = self.place(dest)?.begin()?;
         if size > 0 {
             draft.reserve(size)?;
@@ -235,13 +220,13 @@ impl Fetch<'_> {
 
     /// A small file beside the log: as it is here, and as it was received. Of two that differ neither is to be trusted.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let here = self.archive.read_small(name, AUX_MAX)?;
-        let received = match self.state.identity(site::AUX)? {
-            Some(_) => self.state.open_subdir(site::AUX)?.read_small(name, AUX_MAX)?,
+        let here = self.archive.dir.read_small(name, AUX_MAX)?;
+        let received = match self.archive.state.identity(site::AUX)? {
+            Some(_) => self.archive.state.open_subdir(site::AUX)?.read_small(name, AUX_MAX)?,
             None => None,
         };
         if here.is_some() && received.is_some() && here != received {
-            return fail(Code::Corrupt, format!("{} is not what was received", self.archive.shown(name)));
+            return fail(Code::Corrupt, format!("{} is not what was received", self.archive.dir.shown(name)));
         }
         Ok(here.or(received))
     }
@@ -249,12 +234,12 @@ impl Fetch<'_> {
     /// A generation of which a segment is held has a past. Without it a server would take the one before for the last,
     /// come up there, and give its own the number of one that exists.
     fn no_aux(&self, name: &str) -> Result<Found> {
-        if let Some(generation) = self.origin.scheme.history_of(name) {
+        if let Some(generation) = self.archive.origin.scheme.history_of(name) {
             let mut is_held =
-                self.holding.is_some_and(|holding| holding.held.position.segment.generation == generation);
+                self.archive.holding.is_some_and(|holding| holding.held.position.segment.generation == generation);
             self.each_closed(|segment| is_held |= segment.generation == generation)?;
             if is_held {
-                let text = format!("{} is missing, and log of {generation} is held", self.archive.shown(name));
+                let text = format!("{} is missing, and log of {generation} is held", self.archive.dir.shown(name));
                 return Err(Failure::new(Code::Gap, text).hint("bring it from the master's log directory").into());
             }
         }
@@ -264,7 +249,7 @@ impl Fetch<'_> {
     /// Where the file is to be, which is never in the archive itself.
     fn place(&self, dest: &Path) -> Result<Place> {
         let place = Place::of(dest)?;
-        if place.is_in(self.archive)? || place.is_in(&self.state)? {
+        if place.is_in(self.archive.dir)? || place.is_in(&self.archive.state)? {
             return fail(Code::Guarded, format!("{} is in the archive, which is only read", place.shown()));
         }
         Ok(place)
@@ -274,7 +259,7 @@ impl Fetch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::site::{Closed, Site};
+    use crate::engine::site::{Closed, Origin, Site};
     use crate::rule::scheme::{Engine, Kind, Scheme};
     use crate::rule::verdict::Held;
     use crate::value::exit::code_of;

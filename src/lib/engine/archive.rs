@@ -1,0 +1,46 @@
+//! An archive: a directory of log that `repl-apply --logs-only` keeps, with or without [`base`] copies in `bases/`. It is
+//! only read here, and a receiver may be landing log meanwhile.
+//!
+//! What is held is read first, then records, then bytes. A position is written after the bytes and lines that it speaks of
+//! are on stable storage, and bytes before it never change; so whatever was added in between lies beyond what is looked at.
+
+pub mod base;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::site::{self, Holding, Origin};
+use crate::edge::dir::Dir;
+use crate::value::exit::{Code, Failure, fail};
+
+/// The directory of base copies in an archive.
+pub const BASES: &str = "bases";
+
+/// An archive in which log was received.
+#[derive(Debug)]
+pub struct Archive<'a> {
+    /// The directory.
+    pub dir: &'a Dir,
+    /// Its state directory.
+    pub state: Dir,
+    /// What was pinned at the first attach.
+    pub origin: Origin,
+    /// What is held; `None` before anything is.
+    pub holding: Option<Holding>,
+}
+
+impl Archive<'_> {
+    /// Opens an archive, with its state in `state` instead of `.repl`.
+    pub fn open<'a>(dir: &'a Dir, state: Option<&Path>) -> Result<Archive<'a>> {
+        let no_archive = || Failure::new(Code::Usage, format!("{} is not an archive", dir.shown("")));
+        let state = site::peek(dir, state)?;
+        let state = state.ok_or_else(|| no_archive().hint("it is made by repl-apply --logs-only"))?;
+        let origin = site::origin(&state)?.ok_or_else(|| no_archive().hint("nothing was ever received there"))?;
+        if state.identity(site::POSITION)?.is_none() {
+            return fail(Code::Corrupt, format!("{} is gone", state.shown(site::POSITION)));
+        }
+        let holding = site::holding(&state)?;
+        Ok(Archive { dir, state, origin, holding })
+    }
+}
