@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod base;
 pub mod fetch;
 pub mod narrate;
 pub mod report;

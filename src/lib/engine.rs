@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod archive;
+pub mod base;
 pub mod bdb;
 pub mod fetch;
 pub mod log;

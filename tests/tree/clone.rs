@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::path::Path;
 
 use repl::edge::blocks::{data, punch};
-use repl::edge::clone::{clone_file, clone_tree, exchange, free_space, has_reflinks, is_mount_point};
+use repl::edge::clone::{Way, clone_file, clone_tree, exchange, free_space, has_reflinks, is_mount_point};
 use repl::edge::dir::Dir;
 use repl::edge::tree::{Dress, Tree};
 use repl::value::entry::{Entry, Kind};
@@ -107,13 +107,13 @@ fn a_copied_file_has_its_holes_and_its_length() {
 fn a_copied_tree_is_the_same_and_copying_again_touches_nothing() {
     let (_source, from) = everything();
     let (dir, to) = tree();
-    clone_tree(&from, &to, none, ALL).unwrap();
+    clone_tree(&from, &to, none, ALL, Way::Copy).unwrap();
     assert_eq!(content(&to), content(&from));
     let big = File::open(dir.path().join("big")).unwrap();
     assert_eq!(data(&big, 0, u64::MAX).unwrap().count(), 2);
     let stamps = || to.walk(none).map(|found| found.unwrap().stamp).collect::<Vec<_>>();
     let before = stamps();
-    clone_tree(&from, &to, none, ALL).unwrap();
+    clone_tree(&from, &to, none, ALL, Way::Copy).unwrap();
     assert_eq!(stamps(), before);
 }
 
@@ -121,7 +121,7 @@ fn a_copied_tree_is_the_same_and_copying_again_touches_nothing() {
 fn copying_goes_on_with_whatever_is_there() {
     let (source, from) = everything();
     let (dir, to) = tree();
-    clone_tree(&from, &to, none, ALL).unwrap();
+    clone_tree(&from, &to, none, ALL, Way::Copy).unwrap();
     let at = |below: &str| dir.path().join(below);
     let kept = fs::metadata(at("z")).unwrap().ino();
     // Half a file, another kind, other links, another dress, too much and too little.
@@ -139,7 +139,7 @@ fn copying_goes_on_with_whatever_is_there() {
     symlink(source.path(), at("too/much/link")).unwrap();
     fs::write(at("zz"), b"").unwrap();
     fs::set_permissions(at("b"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    clone_tree(&from, &to, none, ALL).unwrap();
+    clone_tree(&from, &to, none, ALL, Way::Copy).unwrap();
     assert_eq!(content(&to), content(&from));
     assert!(source.path().join("b/y").exists());
     // `a/deep/x` was gone, so its other name was made anew with it.
@@ -162,7 +162,7 @@ fn files_that_were_one_by_mistake_are_two_again() {
     for other in ["b", "c", "d", "e"] {
         to.link(&name("a"), &name(other)).unwrap();
     }
-    clone_tree(&from, &to, none, ALL).unwrap();
+    clone_tree(&from, &to, none, ALL, Way::Copy).unwrap();
     assert_eq!(content(&to), content(&from));
     assert_eq!(fs::metadata(dir.path().join("a")).unwrap().nlink(), 2);
 }
@@ -176,7 +176,7 @@ fn what_is_skipped_is_neither_copied_nor_removed() {
         write(tree, "own/x", tree.path().as_os_str().as_encoded_bytes());
     }
     write(&from, "y", b"");
-    clone_tree(&from, &to, |name, _| name.last() == b"own", ALL).unwrap();
+    clone_tree(&from, &to, |name, _| name.last() == b"own", ALL, Way::Copy).unwrap();
     assert_eq!(fs::read(dir.path().join("own/x")).unwrap(), dir.path().as_os_str().as_encoded_bytes());
     assert!(dir.path().join("y").exists());
 }
@@ -199,7 +199,7 @@ fn what_vanishes_meanwhile_is_left_out() {
         }
         false
     };
-    clone_tree(&from, &to, vanishing, ALL).unwrap();
+    clone_tree(&from, &to, vanishing, ALL, Way::Copy).unwrap();
     let there = |below: &str| dir.path().join(below).exists();
     assert_eq!((there("gone/x"), there("lost"), there("stays")), (false, false, true));
 }
@@ -210,7 +210,7 @@ fn no_device_is_made_unasked() {
     mknodat(CWD, source.path().join("null"), FileType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3)).unwrap();
     let (dir, to) = tree();
     let without = Dress { owner: true, devices: false };
-    assert!(clone_tree(&from, &to, none, without).is_err());
+    assert!(clone_tree(&from, &to, none, without, Way::Copy).is_err());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

@@ -17,7 +17,7 @@ use crate::edge::hook::Hook;
 use crate::edge::tree::Dress;
 use crate::engine::postgres::check_dsn;
 use crate::engine::ship::outlet::Compress;
-use crate::engine::sync::drive::{Mode, Options};
+use crate::engine::sync::drive::{Mode, Options, Purpose};
 use crate::engine::sync::greeting::Role;
 use crate::engine::sync::pass::Manner;
 use crate::engine::sync::procedure::Settings;
@@ -348,6 +348,7 @@ impl Args {
             _ => None,
         };
         Options {
+            purpose: Purpose::Replica,
             mode,
             filter,
             manner,

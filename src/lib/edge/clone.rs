@@ -111,6 +111,15 @@ fn copy_by_hand(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> 
     Ok(())
 }
 
+/// How a file of a tree becomes one of its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is copied; blocks are shared where the file system can.
+    Copy,
+    /// It gets another name, where that can be: nothing must ever be written to either then.
+    Link,
+}
+
 /// Makes one tree a copy of another, but for what is skipped, on both sides: everything, with hard links among what is
 /// copied; what is only in the copy is removed. What is there with the same size and mtime is kept. What vanishes in the
 /// meantime is left out.
@@ -119,10 +128,11 @@ pub fn clone_tree(
     to: &Tree,
     skip: impl Fn(&Name, bool) -> bool + Clone + Send + 'static,
     dress: Dress,
+    way: Way,
 ) -> Result<()> {
     let there = to.walk(skip.clone()).peekable();
     let mut cloning =
-        Cloning { from, to, dress, there, linked: HashMap::new(), taken: HashSet::new(), open: Vec::new() };
+        Cloning { from, to, dress, way, there, linked: HashMap::new(), taken: HashSet::new(), open: Vec::new() };
     for found in from.walk(skip) {
         let entry = match found {
             Ok(entry) => entry,
@@ -144,6 +154,7 @@ struct Cloning<'a> {
     from: &'a Tree,
     to: &'a Tree,
     dress: Dress,
+    way: Way,
     there: Peekable<Walk>,
     /// Of files with several names: device and inode here, and the first name it was copied under.
     linked: HashMap<(u64, u64), Name>,
@@ -241,6 +252,10 @@ impl Cloning<'_> {
 
     /// Copies one file; says whether it was still there.
     fn copy_file(&self, entry: &Entry) -> Result<bool> {
+        // Another file system, or as many names as a file can have: copied, then.
+        if self.way == Way::Link && self.to.link_from(self.from, &entry.name, &entry.name).is_ok() {
+            return Ok(true);
+        }
         let Some(from) = self.from.open_read(&entry.name)? else {
             return Ok(false);
         };

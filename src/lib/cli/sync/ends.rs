@@ -1,5 +1,6 @@
 //! The two ends of a sync from a command line: who is here, who is called, and what each is given.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -22,12 +23,13 @@ use crate::edge::link::{self, Far, Inlet, Peer};
 use crate::edge::signal::Stop;
 use crate::edge::tree::Tree;
 use crate::engine::sync::channel::SILENCE;
+use crate::engine::sync::drive::{self, Options};
 use crate::engine::sync::errand::Errands;
 use crate::engine::sync::greeting::{self, Role};
 use crate::engine::sync::profile::Profile;
 use crate::engine::sync::receiver::{Desk, Link, Operator, identity};
 use crate::engine::sync::source::{Source, serve};
-use crate::engine::sync::{drive, journal, stage, state};
+use crate::engine::sync::{journal, stage, state};
 use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::{Errand, Say};
 use crate::rule::sync::wire::corrupt;
@@ -47,38 +49,58 @@ struct Ends {
     output: OwnedFd,
 }
 
+/// What the end with the destination does.
+pub type Task<'a> = dyn Fn(&mut Link, &Operator<'_>) -> Result<()> + 'a;
+
 /// Does what the command line asks.
 pub fn run(args: &Args, filter: Filter, words: Vec<OsString>) -> Result<()> {
     if args.server {
         return answer(args);
     }
-    let told = Arc::new(Told::new(args));
     if args.replicas.is_some() {
         return run_nearest(args, filter, &words);
     }
     let (source, destination) = args.places()?;
+    let (path, options) = (destination.path(), args.options(filter.clone()));
+    let report = join(args, filter, (&source, &destination), &words, &sync(&path, &options))?;
+    report.map_or(Ok(()), |text| super::tell::report(args, &text))
+}
+
+/// A sync of this directory.
+fn sync<'a>(destination: &'a Path, options: &'a Options) -> Box<Task<'a>> {
+    Box::new(|link, operator| {
+        let report = super::tell::object(&drive::run(link, destination, options, operator)?);
+        link.tell(operator, Say::Report, report.to_string().as_bytes());
+        Ok(())
+    })
+}
+
+/// Brings two ends together. The task is this end's, if it has the destination; another end is called with these words.
+/// Returns the report.
+pub fn join(
+    args: &Args,
+    filter: Filter,
+    (source, destination): (&Place, &Place),
+    words: &[OsString],
+    task: &Task<'_>,
+) -> Result<Option<Vec<u8>>> {
+    let told = Arc::new(Told::new(args));
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
-    let done = match (&source, &destination) {
-        (Place::Here(source), Place::Here(destination)) => between(args, filter, (source, destination), &told, &stop),
+    let done = match (source, destination) {
+        (Place::Here(source), Place::Here(_)) => between(args, filter, source, &told, &stop, task),
         (Place::Here(source), _) => {
-            let (peer, ends) = called(args, &destination, Role::Destination, &words)?;
+            let (peer, ends) = called(args, destination, Role::Destination, words)?;
             finish(peer, give(args, filter, source, ends, &told, &stop))
         }
-        (_, Place::Here(destination)) => {
-            let (peer, ends) = called(args, &source, Role::Source, &words)?;
-            finish(peer, take(args, filter, destination, ends, &here(args, &told), &stop))
+        (_, Place::Here(_)) => {
+            let (peer, ends) = called(args, source, Role::Source, words)?;
+            finish(peer, take(ends, &here(args, &told), &stop, task))
         }
         _ => fail(Code::Usage, "one of SRC and DST must be here"),
     };
     match done {
-        Err(error) if stop.is_asked() && code_of(&error) == Code::Link => {
-            return fail(Code::Failed, "stopped by a signal");
-        }
-        done => done?,
-    }
-    match told.report.lock().take() {
-        Some(text) => super::tell::report(args, &text),
-        None => Ok(()),
+        Err(error) if stop.is_asked() && code_of(&error) == Code::Link => fail(Code::Failed, "stopped by a signal"),
+        done => done.map(|()| told.report.lock().take()),
     }
 }
 
@@ -157,21 +179,14 @@ pub fn mend(args: &Args) -> Result<()> {
 }
 
 /// Both ends are here.
-fn between(args: &Args, filter: Filter, places: (&Path, &Path), told: &Arc<Told>, stop: &Stop) -> Result<()> {
-    let (source, destination) = places;
+fn between(args: &Args, filter: Filter, source: &Path, told: &Arc<Told>, stop: &Stop, task: &Task<'_>) -> Result<()> {
     let (one, other) = UnixStream::pair().context("cannot make a socket")?;
-    let given = give_end(args, filter.clone(), source, told)?;
+    let given = give_end(args, filter, source, told)?;
     std::thread::scope(|scope| {
         let ends = Ends { input: other.try_clone()?.into(), output: other.into() };
         let giving = scope.spawn(|| serve(&given, inlet(ends.input, None), std::fs::File::from(ends.output)));
-        let taken = take(
-            args,
-            filter,
-            destination,
-            Ends { input: one.try_clone()?.into(), output: one.into() },
-            &here(args, told),
-            stop,
-        );
+        let ends = Ends { input: one.try_clone()?.into(), output: one.into() };
+        let taken = take(ends, &here(args, told), stop, task);
         let given = giving.join().unwrap_or_else(|_| fail(Code::Failed, "the source's end ended abruptly"));
         taken.and(given)
     })
@@ -227,20 +242,9 @@ fn here<'a>(args: &'a Args, told: &Arc<Told>) -> Operator<'a> {
 }
 
 /// The end with the destination.
-fn take(
-    args: &Args,
-    filter: Filter,
-    destination: &Path,
-    ends: Ends,
-    operator: &Operator<'_>,
-    stop: &Stop,
-) -> Result<()> {
+fn take(ends: Ends, operator: &Operator<'_>, stop: &Stop, task: &Task<'_>) -> Result<()> {
     let mut link = Link::start(inlet(ends.input, Some(stop)), std::fs::File::from(ends.output));
-    let options = args.options(filter);
-    let done = drive::run(&mut link, destination, &options, operator).map(|report| {
-        let report = super::tell::object(&report);
-        link.tell(operator, Say::Report, report.to_string().as_bytes());
-    });
+    let done = task(&mut link, operator);
     let told = link.finish(&done);
     // That the link broke at the very end changes nothing that was done.
     done.or_else(|error| told.and(Err(error)))
@@ -291,27 +295,43 @@ fn finish(peer: Peer, done: Result<()>) -> Result<()> {
 
 /// This is the other end: it says nothing but over the link.
 fn answer(args: &Args) -> Result<()> {
+    let kept = OnceCell::new();
+    answered(|role, words| {
+        let (asked, filter, root) = begin(args, role, words)?;
+        let asked = kept.get_or_init(|| asked);
+        Ok(match role {
+            // What is wrong with it is said before anything is done.
+            Role::Source => Part::Source(give_end(asked, filter, &root, &Arc::new(Told::new(args)))?),
+            Role::Destination => {
+                let options = asked.options(filter);
+                Part::Destination(Box::new(move |link, operator| sync(&root, &options)(link, operator)))
+            }
+        })
+    })
+}
+
+/// What an end that was called is to do.
+pub enum Part<'a> {
+    /// It has the source.
+    Source(Source<'a>),
+    /// It has the destination.
+    Destination(Box<Task<'a>>),
+}
+
+/// Answers a call; what it asks for is read by `begin`, and refused over the link.
+pub fn answered<'a>(begin: impl FnOnce(Role, Vec<OsString>) -> Result<Part<'a>>) -> Result<()> {
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let input = link::stream_input()?;
     let mut output = link::stream_output()?;
     let called = greeting::answer(inlet(input.try_clone()?, None), &mut output);
     let (rest, role, words) = greeting::or_refuse(&mut output, called)?;
     drop(rest);
-    let begun = begin(args, role, words);
-    let (asked, filter, root) = greeting::or_refuse(&mut output, begun)?;
-    match role {
-        Role::Source => {
-            // What is wrong with it is said before anything is done.
-            let source = give_end(&asked, filter, &root, &Arc::new(Told::new(args)));
-            let source = greeting::or_refuse(&mut output, source)?;
-            greeting::welcome(&mut output)?;
-            serve(&source, inlet(input, Some(&stop)), std::fs::File::from(OwnedFd::from(output)))
-        }
-        Role::Destination => {
-            greeting::welcome(&mut output)?;
-            let ends = Ends { input, output: output.into() };
-            take(&asked, filter, &root, ends, &Operator::There, &stop)
-        }
+    let begun = begin(role, words);
+    let part = greeting::or_refuse(&mut output, begun)?;
+    greeting::welcome(&mut output)?;
+    match part {
+        Part::Source(source) => serve(&source, inlet(input, Some(&stop)), std::fs::File::from(OwnedFd::from(output))),
+        Part::Destination(task) => take(Ends { input, output: output.into() }, &Operator::There, &stop, &task),
     }
 }
 
@@ -338,7 +358,7 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
 }
 
 /// A path below a root.
-fn confined(root: &Path, path: &Path) -> Result<std::path::PathBuf> {
+pub fn confined(root: &Path, path: &Path) -> Result<std::path::PathBuf> {
     let root = std::fs::canonicalize(root).with_context(|| format!("cannot use {}", root.display()))?;
     let below = if path.is_absolute() { path.strip_prefix(&root).ok() } else { Some(path) };
     let is_below = |path: &&Path| {

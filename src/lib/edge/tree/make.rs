@@ -87,7 +87,12 @@ impl Tree {
 
     /// Makes `name` a hard link to what `to` is; what else has that name is replaced, a directory only when empty.
     pub fn link(&self, to: &Name, name: &Name) -> Result<()> {
-        let from = self.parent(to)?;
+        self.link_from(self, to, name)
+    }
+
+    /// The same, to what `to` is in another tree of the same file system.
+    pub fn link_from(&self, tree: &Tree, to: &Name, name: &Name) -> Result<()> {
+        let from = tree.parent(to)?;
         let dir = self.parent(name)?;
         let link = || -> io::Result<()> {
             let link = |dir: &OwnedFd, component: &[u8]| fs::linkat(&from, last(to), dir, component, AtFlags::empty());
@@ -104,7 +109,7 @@ impl Tree {
             }
             self.replace(&dir, name, link)
         };
-        link().with_context(|| format!("cannot link {} to {}", self.shown(name), self.shown(to)))
+        link().with_context(|| format!("cannot link {} to {}", self.shown(name), tree.shown(to)))
     }
 
     /// Makes something under the temporary name and renames it over what is there.

@@ -56,9 +56,24 @@ pub enum Mode {
     InPlace,
 }
 
+/// What the copy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A server, which has some things of its own there.
+    Replica,
+    /// An archive: all is as the source has it, the log as well, which no recovery has added to. Files that are as in the
+    /// copy before it share their blocks with that.
+    Base {
+        /// The copy before it.
+        like: Option<PathBuf>,
+    },
+}
+
 /// What is asked of a sync.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What for.
+    pub purpose: Purpose,
     /// How; `None` for what fits.
     pub mode: Option<Mode>,
     /// What takes part, as the operator says.
@@ -178,6 +193,16 @@ fn matching(patterns: &[&str]) -> Result<Filter> {
     Ok(filter)
 }
 
+impl Options {
+    /// The copy that this one is going to be like.
+    fn like(&self) -> Option<&Path> {
+        match &self.purpose {
+            Purpose::Replica => None,
+            Purpose::Base { like } => like.as_deref(),
+        }
+    }
+}
+
 impl Drive<'_> {
     fn run(&mut self) -> Result<()> {
         self.destination = self.place()?;
@@ -242,12 +267,14 @@ impl Drive<'_> {
         let covering = self.may_change.then_some(self.profile);
         let mut manner = self.options.manner;
         manner.page = self.options.page.unwrap_or(self.profile.block_size() as usize);
+        // An archive has nothing of its own.
+        let kept = if self.options.purpose == Purpose::Replica { self.profile.names().kept } else { &[] };
         Ok(Passes {
             link: self.link,
             operator: self.operator,
             state,
             filter: Arc::clone(&self.filter),
-            kept: matching(self.profile.names().kept)?,
+            kept: matching(kept)?,
             dropped: matching(self.profile.names().dropped)?,
             profile: self.profile,
             covering,
@@ -280,7 +307,8 @@ impl Drive<'_> {
     fn warm<'s>(&mut self, state: &'s State, will_stop: bool) -> Result<(Ground<'s>, bool)> {
         let mode = self.mode(state)?;
         self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
-        let ground = Ground::prepare(mode, state, &self.destination, &self.filter, self.options.manner.dress)?;
+        let (like, dress) = (self.options.like(), self.options.manner.dress);
+        let ground = Ground::prepare(mode, state, &self.destination, like, &self.filter, dress)?;
         let has_server = self.options.commands.stop.is_some() || self.options.commands.start.is_some();
         let is_hot = has_server || self.options.freezes || self.profile.must_mirror();
         let mut trusts = ground.is_fresh();
@@ -387,7 +415,7 @@ impl Drive<'_> {
     fn wake(&mut self, server: &mut Server, may_start: &dyn Fn() -> Result<()>, mut stopped: Stopped) -> Result<()> {
         wait_for_tick();
         let dir = Dir::open(&self.destination)?;
-        if self.needs_recovery {
+        if self.needs_recovery && self.options.purpose == Purpose::Replica {
             server.recover(&self.destination).map_err(|error| self.stays(error))?;
         }
         let position = self.profile.position(&dir);

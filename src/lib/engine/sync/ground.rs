@@ -33,18 +33,19 @@ pub enum Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// For a destination; with what an interrupted run left.
+    /// For a destination; with what an interrupted run left. See [`Stage::prepare`].
     pub fn prepare<'a>(
         mode: Mode,
         state: &'a State,
         destination: &Path,
+        like: Option<&Path>,
         filter: &Filter,
         dress: Dress,
     ) -> Result<Ground<'a>> {
         Ok(match mode {
             Mode::Stage => {
                 Journal::discard(state)?;
-                Ground::Stage(Stage::prepare(state, destination, filter, dress)?)
+                Ground::Stage(Stage::prepare(state, destination, like, filter, dress)?)
             }
             Mode::InPlace => {
                 stage::discard(state)?;

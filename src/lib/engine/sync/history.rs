@@ -7,7 +7,7 @@ use crate::edge::dir::Dir;
 use crate::edge::journal::Journal;
 
 /// Its name there.
-const FILE: &str = "history.jsonl";
+pub const FILE: &str = "history.jsonl";
 
 /// Adds a line, durably.
 pub fn add(state: &Dir, what: &Value) -> Result<()> {

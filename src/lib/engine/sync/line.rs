@@ -18,7 +18,7 @@ use super::channel::Sender;
 use super::digests::Digests;
 use super::door::{ANY, Ear};
 use super::ledger::{Ledger, Outcome};
-use super::target::{Basis, Sink, Target, is_dressed};
+use super::target::{Basis, Sink, Target, is_dressed, is_shared};
 use crate::edge::tree::Dress;
 use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Part};
@@ -379,6 +379,9 @@ impl Line<'_, '_> {
         let literal = work.literal.load(Ordering::Relaxed);
         if let Some(old) = old.filter(|old| !is_changed && !is_dressed(&new, old, self.dress)) {
             self.ledger.dressed(&new, Some(old));
+            if is_shared(&new, Some(old)) {
+                self.ledger.replace(&new.name);
+            }
         }
         let here = match (is_changed, self.is_dry) {
             (true, false) => {

@@ -238,6 +238,19 @@ impl Profile {
         })
     }
 
+    /// The directories in a data directory where the database's log may be; `.` is that one itself.
+    pub fn log_places(self, data: &Dir) -> Result<Vec<String>> {
+        let names = match self {
+            Profile::Postgres => vec![postgres::LOG.to_owned()],
+            Profile::Bdb => {
+                bdb::homes(data)?.iter().map(|name| String::from_utf8_lossy(name.bytes()).into_owned()).collect()
+            }
+            Profile::Mariadb | Profile::Plain | Profile::Eloquence => vec![String::new()],
+            Profile::Sqlite => Vec::new(),
+        };
+        Ok(names.into_iter().map(|name| if name.is_empty() { ".".to_owned() } else { name }).collect())
+    }
+
     /// Files of a source that a copy must have in another form, once the source holds still.
     pub(super) fn laid(self, dir: &Dir) -> Result<Vec<(Name, Vec<u8>)>> {
         let files = match self {

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::ground::left_out;
 use super::history;
 use super::state::State;
+use crate::edge::clone::Way;
 use crate::edge::dir::Dir;
 use crate::edge::tree::{Dress, Tree};
 use crate::edge::{clock, clone};
@@ -50,8 +51,15 @@ pub fn open_or_make(destination: &Path) -> Result<Tree> {
 }
 
 impl Stage<'_> {
-    /// The stage of a destination, with what an interrupted run left in it, or a copy of the destination.
-    pub fn prepare<'a>(state: &'a State, destination: &Path, filter: &Filter, dress: Dress) -> Result<Stage<'a>> {
+    /// The stage of a destination, with what an interrupted run left in it, or a copy of the destination. Where there is
+    /// none yet, further names for the files of a tree that it is going to be like: nobody writes to that one.
+    pub fn prepare<'a>(
+        state: &'a State,
+        destination: &Path,
+        like: Option<&Path>,
+        filter: &Filter,
+        dress: Dress,
+    ) -> Result<Stage<'a>> {
         if state.dir().identity(STAGE)?.is_some() {
             let dir = state.dir().open_subdir(STAGE)?;
             tidy(&dir, &Tree::of(&dir)?)?;
@@ -61,10 +69,11 @@ impl Stage<'_> {
                 remove_tree(state.dir(), DRAFT)?;
             }
             let draft = state.dir().subdir(DRAFT)?;
-            if destination.exists() {
-                let (old, filter) = (Tree::open(destination)?, filter.clone());
+            let old = if destination.exists() { Some((destination, Way::Copy)) } else { like.zip(Some(Way::Link)) };
+            if let Some((old, way)) = old {
+                let (old, filter) = (Tree::open(old)?, filter.clone());
                 let skip = move |name: &Name, is_directory| filter.leaves_out(name, is_directory);
-                clone::clone_tree(&old, &Tree::of(&draft)?, skip, dress)?;
+                clone::clone_tree(&old, &Tree::of(&draft)?, skip, dress, way)?;
             }
             state.dir().rename(DRAFT, state.dir(), STAGE)?;
         }
@@ -160,7 +169,7 @@ impl Stage<'_> {
         if entry.is_directory() {
             self.tree.make(entry)?;
             let (from, to) = (old.subtree(name)?, self.tree.subtree(name)?);
-            return clone::clone_tree(&from, &to, |_, _| false, self.dress);
+            return clone::clone_tree(&from, &to, |_, _| false, self.dress, Way::Copy);
         }
         if entry.is_file() {
             let file = old.open_read(name)?.context("it vanished")?;

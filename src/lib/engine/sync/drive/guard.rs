@@ -48,11 +48,12 @@ impl Drive<'_> {
 
     /// Another database must not be overwritten, nor a newer one, nor files that are none.
     pub(super) fn guard_database(&self, look: &Look) -> Result<()> {
-        if self.options.adopts || !self.destination.exists() {
+        let there = if self.destination.exists() { Some(self.destination.as_path()) } else { self.options.like() };
+        let Some(there) = there.filter(|_| !self.options.adopts) else {
             return Ok(());
-        }
-        let dir = Dir::open(&self.destination)?;
-        let place = shown(&self.destination);
+        };
+        let dir = Dir::open(there)?;
+        let place = shown(there);
         let here = Profile::detect(&dir)?;
         self.profile.facts(&dir)?.relation(&look.facts).guard(&place)?;
         let is_foreign = |name: &std::ffi::OsString| {

@@ -1,0 +1,30 @@
+//! Takes a hot base copy into an archive. See repl-base(1).
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use repl::cli::base::Args;
+use repl::cli::{args, report};
+
+fn main() -> ExitCode {
+    report::exit("repl-base", run())
+}
+
+fn run() -> Result<()> {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(shell) = args.completions {
+        return args::completions(Args::command(), shell);
+    }
+    if args.list {
+        return args.list();
+    }
+    match &args.drop {
+        Some(name) => args.drop(name),
+        None => args.take(&matches, &words),
+    }
+}
