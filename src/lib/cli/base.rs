@@ -237,7 +237,9 @@ impl Args {
             ("--reason=", &self.reason),
         ];
         for (key, value) in values {
-            value.iter().for_each(|value| add(key, value.as_ref()));
+            if let Some(value) = value {
+                add(key, value.as_ref());
+            }
         }
         add("--hook-timeout=", self.hook_timeout.as_ref());
         add("--compress=", self.compress.as_ref());
@@ -247,7 +249,9 @@ impl Args {
             globs.extend(matches.indices_of(id).into_iter().flatten().zip(patterns).map(|(at, glob)| (at, key, glob)));
         }
         globs.sort();
-        globs.iter().for_each(|(_, key, glob)| add(key, glob.as_ref()));
+        for (_, key, glob) in globs {
+            add(key, glob.as_ref());
+        }
         let flags = [
             ("--no-owner", self.no_owner),
             ("--no-devices", self.no_devices),

@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod own;
+pub mod prove;
 pub mod sums;
 
 use std::path::Path;
