@@ -9,3 +9,4 @@ pub mod report;
 pub mod restrict;
 pub mod ship;
 pub mod sync;
+pub mod verify;

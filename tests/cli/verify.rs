@@ -2,6 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use repl::edge::dir::Dir;
+use repl::edge::tree::Tree;
+use repl::engine::archive::base::Record;
+use repl::engine::archive::prove::Which;
+use repl::engine::archive::sums;
+use repl::engine::sync::profile::Profile;
+use repl::engine::verify::{self, Options};
+use repl::value::digest::Digest;
+use repl::value::exit::{Code, code_of};
+use repl::value::time::Time;
 
 use super::rig::{Rig, noise, segments};
 
@@ -113,4 +125,182 @@ fn a_directory_that_is_none_or_shows_no_engine_is_an_error() {
     rig.run("$VERIFY nowhere").fails(1, "cannot open nowhere");
     rig.run("$VERIFY master").fails(2, "no file name shows which engine this is");
     rig.run("$VERIFY --pattern ../%S master").fails(2, "names a directory");
+}
+
+/// Makes a base of two small files in the replica.
+fn add_base(rig: &Rig, name: &str) -> PathBuf {
+    let base = rig.replica().join("bases").join(name);
+    fs::create_dir_all(base.join("data/d")).unwrap();
+    fs::write(base.join("data/d/rows.db"), "rows").unwrap();
+    fs::write(base.join("data/i"), "i").unwrap();
+    let taken = sums::of(&Tree::open(&base.join("data")).unwrap(), &|_| None).unwrap();
+    let record = Record {
+        engine: Profile::Bdb,
+        source: "mars:/srv/db".into(),
+        identity: String::new(),
+        position: Some("1-2:0".parse().unwrap()),
+        time: Some(Time(1_500_000)),
+        log: None,
+        begun: Time(1_000_000),
+        ended: Time(2_000_000),
+        files: 2,
+        bytes: 5,
+        sums: Digest::of(&taken.sums.print()),
+        reason: None,
+    };
+    fs::write(base.join("B3SUMS"), taken.sums.print()).unwrap();
+    fs::write(base.join("base.toml"), record.print().unwrap()).unwrap();
+    base
+}
+
+#[test]
+fn the_bases_of_an_archive_are_proven_and_each_fault_names_base_and_file() {
+    let rig = replica();
+    let base = add_base(&rig, "b");
+    add_base(&rig, "c");
+    fs::create_dir(rig.path("replica/bases/.d.new")).unwrap();
+    rig.ok("cd replica/bases/b && b3sum --check --quiet B3SUMS");
+    let said = rig.ok("$VERIFY -v replica");
+    assert!(
+        said.contains(
+            "base b: whole, 2 files, 5 bytes, needs log from 1-2:0 on, up to date until 1970-01-01 00:00:01\n"
+        )
+    );
+    assert!(
+        said.contains("whole: 4 segments, 20000 bytes, 1-1 to 1-4:5000") && said.ends_with(", 2 bases\n"),
+        "{said}"
+    );
+
+    fs::remove_file(base.join("data/i")).unwrap();
+    fs::write(base.join("data/new"), "").unwrap();
+    let ran = rig.run("$VERIFY replica");
+    ran.fails(6, "replica: corrupt (2 found)");
+    assert!(ran.out.starts_with("corrupt base b: data/i: it is missing\ncorrupt base b: data/new: "), "{ran:?}");
+    assert_eq!(rig.run("$VERIFY --base b replica").code, 6);
+    assert!(rig.ok("$VERIFY --base c replica").ends_with(", 1 base\n"));
+    assert!(rig.ok("$VERIFY --no-bases replica").starts_with("whole: 4 segments"));
+    let ran = rig.run("$VERIFY --base e replica");
+    ran.fails(2, "replica/bases has no base 'e'");
+    ran.fails(2, "hint: it has b, c");
+    rig.run("$VERIFY --base ../b replica").fails(2, "no base has such a name");
+    rig.run("$VERIFY --base b --no-bases replica").fails(2, "cannot be used with");
+
+    let json: serde_json::Value = serde_json::from_str(&rig.run("$VERIFY --json replica").out).unwrap();
+    assert_eq!((&json["v"], &json["verdict"], &json["segments"]), (&1.into(), &"corrupt".into(), &4.into()));
+    let finding = &json["findings"][0];
+    assert_eq!(
+        (&finding["kind"], &finding["base"], &finding["file"]),
+        (&"corrupt".into(), &"b".into(), &"data/i".into())
+    );
+    assert!(finding["segment"].is_null() && finding["text"] == "base b: data/i: it is missing");
+    let c = serde_json::json!({"name": "c", "files": 2, "bytes": 5, "position": "1-2:0",
+        "time": "1970-01-01T00:00:01.5Z", "verdict": "whole"});
+    assert_eq!((json["bases"].as_array().unwrap().len(), &json["bases"][1]), (2, &c));
+    assert_eq!(json["bases"][0]["verdict"], "corrupt");
+    // What is missing in a base does not weigh less for a gap in the log besides.
+    fs::remove_file(rig.path("replica/log.2")).unwrap();
+    assert_eq!(rig.run("$VERIFY replica").code, 6);
+    assert_eq!(rig.run("$VERIFY --no-bases replica").code, 3);
+}
+
+/// All regular files below a directory, as paths from it.
+fn files(root: &Path) -> Vec<String> {
+    let tree = Tree::open(root).unwrap();
+    let entries = tree.walk(|_, _| false).map(Result::unwrap);
+    let files = entries.filter(|entry| entry.kind == repl::value::entry::Kind::File);
+    files.map(|entry| String::from_utf8(entry.name.bytes().to_vec()).unwrap()).collect()
+}
+
+/// What of a line of `segments.jsonl` is proven; `None` when it is no such line.
+fn proven_of(line: &[u8]) -> Option<[serde_json::Value; 4]> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    Some(["v", "segment", "length", "b3"].map(|key| line[key].clone()))
+}
+
+fn options(with_bases: bool) -> Options {
+    Options { bases: if with_bases { Which::All } else { Which::None }, ..Options::default() }
+}
+
+#[test]
+fn every_flipped_bit_of_an_archive_is_found() {
+    let rig = Rig::new();
+    for (name, bytes) in [("log.1", "one"), ("log.2", "2"), ("log.3", "three")] {
+        rig.write(name, bytes);
+    }
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    rig.append("log.3", "!");
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    add_base(&rig, "b");
+    let dir = Dir::open(&rig.replica()).unwrap();
+    // (The half that a file is not in is left out: it is the same each time.)
+    let code = |name: &str| match verify::run(&dir, &options(name.starts_with("bases/"))) {
+        Ok(report) => report.code(),
+        Err(error) => code_of(&error),
+    };
+    let mut seen = Vec::new();
+    for name in files(&rig.replica()) {
+        let path = rig.replica().join(&name);
+        let bytes = fs::read(&path).unwrap();
+        // What was done, and who holds the lock, say nothing of what is there.
+        if matches!(name.as_str(), ".repl/history.jsonl" | ".repl/lock") {
+            continue;
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).unwrap();
+            let found = code(&name);
+            // The master's words on a closed segment, its name again, and when it came, are nowhere else: what is proven
+            // of its line is its number, length and digest.
+            let is_same = name == ".repl/segments.jsonl" && {
+                let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').map(proven_of).collect::<Vec<_>>();
+                lines(&damaged) == lines(&bytes)
+            };
+            assert_eq!(found == Code::Done, is_same, "bit {bit} of {name}: {found:?}");
+            assert!(matches!(found, Code::Done | Code::Corrupt | Code::Gap), "bit {bit} of {name}: {found:?}");
+        }
+        fs::write(&path, &bytes).unwrap();
+        seen.push(name);
+    }
+    assert_eq!((code("bases/"), code("log")), (Code::Done, Code::Done));
+    let expected = [
+        ".repl/B3SUMS",
+        ".repl/origin",
+        ".repl/position",
+        ".repl/segments.jsonl",
+        "bases/b/B3SUMS",
+        "bases/b/base.toml",
+        "bases/b/data/d/rows.db",
+        "bases/b/data/i",
+        "log.1",
+        "log.2",
+        "log.3",
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_record_of_what_is_held_that_is_damaged_is_told_though_the_other_one_holds() {
+    let rig = replica();
+    rig.append("log.4", "more");
+    assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
+    let path = rig.path("replica/.repl/position");
+    let kept = fs::read(&path).unwrap();
+    let counts: Vec<u32> = kept
+        .chunks(512)
+        .map(|slot| {
+            let text = std::str::from_utf8(slot).unwrap();
+            text.split(" n=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+        })
+        .collect();
+    let newest = usize::from(counts[1] > counts[0]);
+    for (slot, end) in [(1 - newest, "1-4:5004"), (newest, "1-4:5000")] {
+        flip(path.clone(), slot as u64 * 512 + 20);
+        let ran = rig.run("$VERIFY replica");
+        ran.fails(6, "corrupt (1 found)");
+        let words =
+            format!("one of the two records in position is damaged; by the other one, what is held ends at {end}\n");
+        assert!(ran.out.contains(&words), "{ran:?}");
+        fs::write(&path, &kept).unwrap();
+    }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context as _, Result};
 
 use super::dir::Dir;
+use crate::value::exit::{Code, fail};
 
 /// An open journal.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ pub fn read(dir: &Dir, name: &str, mut line: impl FnMut(&str) -> Result<()>) -> 
         lines.read_until(b'\n', &mut bytes).with_context(|| format!("cannot read {}", dir.shown(name)))?;
         match bytes.strip_suffix(b"\n").map(std::str::from_utf8) {
             Some(Ok(text)) => line(text)?,
-            Some(Err(error)) => return Err(error).with_context(|| format!("{} is not UTF-8", dir.shown(name))),
+            Some(Err(_)) => return fail(Code::Corrupt, format!("{} is damaged: it is not UTF-8", dir.shown(name))),
             None => return Ok(()),
         }
     }

@@ -13,6 +13,8 @@ use crate::value::exit::{Code, fail};
 use crate::value::position::number;
 
 const SLOT: usize = 512;
+/// How often a slot is read that seems to be damaged.
+const TRIES: usize = 8;
 
 /// An open record.
 #[derive(Debug)]
@@ -28,6 +30,26 @@ pub fn read(dir: &Dir, name: &str) -> Result<Option<String>> {
         Some(file) => Ok(newest(&file, &dir.shown(name))?.map(|(_, text)| text)),
         None => Ok(None),
     }
+}
+
+/// Whether one of the two slots holds neither a record nor nothing. A crash that tears a write leaves that until the next
+/// write, a flipped bit does, and a write that is under way for an instant: so it is looked at more than once.
+pub fn is_torn(dir: &Dir, name: &str) -> Result<bool> {
+    for _ in 0..TRIES {
+        let Some(bytes) = dir.read_small(name, 2 * SLOT as u64)? else {
+            return Ok(false);
+        };
+        if bytes.len() == 2 * SLOT && bytes.chunks(SLOT).all(is_exact) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a slot is, to the byte, as it is written.
+fn is_exact(slot: &[u8]) -> bool {
+    let written = parse(slot).and_then(|(count, text)| line(count, &text));
+    written.is_some_and(|written| written == slot) || blank().starts_with(slot)
 }
 
 impl Slots {
@@ -124,6 +146,26 @@ mod tests {
             std::fs::write(root.path().join("position"), &torn).unwrap();
             let text = read(&dir, "position").unwrap().unwrap();
             assert!(text == "at=1-1:2" || (text == "at=1-1:3" && cut > 0), "cut {cut}: {text}");
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_either_slot_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        assert!(!is_torn(&dir, "p").unwrap());
+        let (mut slots, _) = Slots::open(&dir, "p").unwrap();
+        for count in 0..3 {
+            assert!(!is_torn(&dir, "p").unwrap());
+            let bytes = std::fs::read(root.path().join("p")).unwrap();
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(root.path().join("p"), damaged).unwrap();
+                assert!(is_torn(&dir, "p").unwrap(), "bit {bit} after {count} writes");
+            }
+            std::fs::write(root.path().join("p"), &bytes).unwrap();
+            slots.write("at=1-1:1").unwrap();
         }
     }
 

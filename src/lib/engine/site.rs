@@ -8,7 +8,11 @@
 //!   beyond `position` are from a crash in between and are cut at the next start.
 //! - `applied`: what the feed has done. `epoch`, `history.jsonl`, `lock`.
 
+mod origin;
+
 use std::path::Path;
+
+pub use self::origin::Origin;
 
 use anyhow::{Context as _, Result};
 
@@ -16,12 +20,9 @@ use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
 use crate::edge::slots::{self, Slots};
-use crate::rule::pattern::Pattern;
-use crate::rule::scheme::{Engine, Kind, Scheme};
-use crate::rule::stream::hello::Hello;
+use crate::rule::scheme::Scheme;
 use crate::rule::verdict::Held;
 use crate::value::digest::Digest;
-use crate::value::escape::word;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::pairs;
 use crate::value::position::{Bookmark, Position, Segment};
@@ -49,17 +50,6 @@ pub const HISTORY: &str = "history.jsonl";
 /// What speaks of the log that lies there, and goes when that is replaced.
 pub const HELD: [&str; 5] = [APPLIED, MANIFEST, SEGMENTS, ORIGIN, POSITION];
 
-/// What was pinned at the first attach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Name of the set; empty when no sender gave one yet.
-    pub set: String,
-    /// See [`Hello::scheme`].
-    pub scheme: Scheme,
-    /// Where the first stream began.
-    pub start: Position,
-}
-
 /// What is held: the content of `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
@@ -84,69 +74,6 @@ pub struct Closed {
     pub boundary: Option<Position>,
     /// The time of that boundary.
     pub time: Option<Time>,
-}
-
-impl Origin {
-    fn print(&self) -> String {
-        let pattern = self.scheme.pattern().map(Pattern::to_string).unwrap_or_default();
-        format!(
-            "v=1\nset={}\nengine={}\npattern={}\nidentity={}\nsegment-size={}\nstart={}\nself-contained={}\n",
-            word(&self.set),
-            self.scheme.engine(),
-            word(&pattern),
-            word(&self.scheme.identity()),
-            self.scheme.segment_size(),
-            self.start,
-            if self.is_self_contained() { "yes" } else { "no" },
-        )
-    }
-
-    fn parse(text: &str) -> Option<Origin> {
-        if pairs::get(text, "v")? != "1" {
-            return None;
-        }
-        let pattern = match pairs::get(text, "pattern")?.as_str() {
-            "" => None,
-            pattern => Some(Pattern::parse(pattern).ok()?),
-        };
-        let kind = Kind::new(Engine::parse(&pairs::get(text, "engine")?).ok()?, pattern).ok()?;
-        let (identity, segment_size) = (pairs::get(text, "identity")?, pairs::count(text, "segment-size")?);
-        Some(Origin {
-            set: pairs::get(text, "set")?,
-            scheme: Scheme::new(&kind, &identity, segment_size).ok()?,
-            start: pairs::get(text, "start")?.parse().ok()?,
-        })
-    }
-
-    /// Whether the log here begins where the set began, so that it rebuilds the database alone.
-    pub fn is_self_contained(&self) -> bool {
-        self.start.offset == 0 && self.scheme.is_first(self.start.segment)
-    }
-
-    /// Refuses a sender that is of another set, engine, identity or segment size.
-    pub fn admit(&self, hello: &Hello) -> Result<()> {
-        let differs = |what: &str, ours: &str, theirs: &str| {
-            fail(Code::Fenced, format!("this directory belongs to {what} '{ours}', the stream is of '{theirs}'"))
-        };
-        if !self.set.is_empty() && self.set != hello.set {
-            return differs("set", &self.set, &hello.set);
-        }
-        let (ours, theirs) = (&self.scheme, &hello.scheme);
-        if (ours.engine(), ours.pattern()) != (theirs.engine(), theirs.pattern()) {
-            let show = |scheme: &Scheme| match scheme.pattern() {
-                Some(pattern) => format!("{} {pattern}", scheme.engine()),
-                None => scheme.engine().to_string(),
-            };
-            return differs("engine", &show(ours), &show(theirs));
-        }
-        if ours.identity() != theirs.identity() {
-            return differs("the database with identity", &ours.identity(), &theirs.identity());
-        }
-        if ours.segment_size() != theirs.segment_size() {
-            return differs("segment size", &ours.segment_size().to_string(), &theirs.segment_size().to_string());
-        }
-        Ok(())
-    }
 }
 
 impl Holding {
@@ -209,6 +136,9 @@ impl Closed {
     /// Reads a line of `segments.jsonl`.
     pub(in crate::engine) fn parse(line: &str) -> Option<Closed> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        if value.get("v")?.as_u64()? != 1 {
+            return None;
+        }
         let text = |key: &str| value.get(key)?.as_str();
         let segment = format!("{}:0", text("segment")?).parse::<Position>().ok()?.segment;
         Some(Closed {
@@ -433,6 +363,7 @@ pub fn set_applied(state: &Dir, at: Position) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::pattern::Pattern;
 
     fn closed(sequence: u64) -> Closed {
         let segment = Segment::new(1, sequence);
@@ -455,8 +386,6 @@ mod tests {
 
     #[test]
     fn records_are_read_back() {
-        let origin = origin_of("1-1:0");
-        assert_eq!(Origin::parse(&origin.print()), Some(origin));
         for holding in [holding("1-2:5", true), Holding { boundary: None, ..holding("1-2:5", false) }] {
             assert_eq!(Holding::parse(&holding.print()), Some(holding));
         }

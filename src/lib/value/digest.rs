@@ -108,6 +108,11 @@ impl Mask {
         (place < length).then_some(place)
     }
 
+    /// Whether any of its bits is set in bytes from an offset on.
+    pub fn is_set(self, offset: u64, bytes: &[u8]) -> bool {
+        self.within(offset, bytes.len()).is_some_and(|place| bytes[place] & self.bits != 0)
+    }
+
     /// Clears its bits in bytes from an offset on.
     pub fn clear(self, offset: u64, bytes: &mut [u8]) {
         if let Some(place) = self.within(offset, bytes.len()) {

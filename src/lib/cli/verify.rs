@@ -1,0 +1,115 @@
+//! What `repl-verify` prints.
+
+use serde_json::json;
+
+use crate::engine::archive::prove::Proven;
+use crate::engine::verify::{Finding, Kind, Report};
+use crate::value::escape::show;
+use crate::value::exit::Code;
+
+/// The verdict of an exit code.
+pub fn verdict(code: Code) -> &'static str {
+    match code {
+        Code::Gap => "gap",
+        Code::Corrupt => "corrupt",
+        _ => "whole",
+    }
+}
+
+fn kind(finding: &Finding) -> &'static str {
+    match finding.kind {
+        Kind::Gap => "gap",
+        Kind::Corrupt => "corrupt",
+    }
+}
+
+/// A line for each finding, then the summary.
+pub fn lines(found: &Report, is_verbose: bool) -> String {
+    let mut lines = String::new();
+    for finding in &found.findings {
+        let place = match finding.offset {
+            Some(offset) => finding.segment.at(offset).to_string(),
+            None => finding.segment.to_string(),
+        };
+        lines += &format!("{} {place} {}\n", kind(finding), show(&finding.text));
+    }
+    for base in &found.bases {
+        for fault in &base.faults {
+            lines += &format!("corrupt base {}: {}: {}\n", base.name, show(&fault.file), show(&fault.text));
+        }
+    }
+    if is_verbose {
+        lines += &found.bases.iter().map(base_line).collect::<String>();
+        let (engine, set) = (found.scheme.engine(), show(&found.set));
+        let begins = if found.is_self_contained() { "begins with the set" } else { "needs a base" };
+        lines += &format!("engine {engine}, set '{set}', {begins}\n");
+    }
+    let range = match (found.first, found.end) {
+        (Some(first), Some(end)) => format!(", {first} to {end}"),
+        _ => String::new(),
+    };
+    let time = found.boundary.and_then(|(_, mark)| mark.time);
+    let until = time.map(|time| format!(", up to date until {}", time.narrate())).unwrap_or_default();
+    let bases = match found.bases.len() {
+        0 => String::new(),
+        1 => ", 1 base".to_owned(),
+        count => format!(", {count} bases"),
+    };
+    let verdict = verdict(found.code());
+    lines + &format!("{verdict}: {} segments, {} bytes{range}{until}{bases}\n", found.segments, found.bytes)
+}
+
+/// `base 2026-11-22T21-06-14Z: whole, 3 files, 9 bytes, needs log from 1-2:40 on, up to date until …`.
+fn base_line(base: &Proven) -> String {
+    let position = base.record.as_ref().and_then(|record| record.position);
+    let needs = position.map(|position| format!(", needs log from {position} on")).unwrap_or_default();
+    let time = base.record.as_ref().and_then(|record| record.time);
+    let until = time.map(|time| format!(", up to date until {}", time.narrate())).unwrap_or_default();
+    let Proven { name, files, bytes, .. } = base;
+    format!("base {name}: {}, {files} files, {bytes} bytes{needs}{until}\n", base_verdict(base))
+}
+
+fn base_verdict(base: &Proven) -> &'static str {
+    verdict(if base.faults.is_empty() { Code::Done } else { Code::Corrupt })
+}
+
+/// One JSON object, see repl-verify(1).
+pub fn object(dir: &str, found: &Report) -> serde_json::Value {
+    let findings = found.findings.iter().map(|finding| {
+        json!({"kind": kind(finding), "segment": finding.segment.to_string(), "offset": finding.offset, "text": finding.text})
+    });
+    let faults = found.bases.iter().flat_map(|base| {
+        base.faults.iter().map(|fault| {
+            let text = format!("base {}: {}: {}", base.name, fault.file, fault.text);
+            json!({"kind": "corrupt", "segment": null, "offset": null, "text": text, "base": base.name, "file": fault.file})
+        })
+    });
+    json!({
+        "v": 1,
+        "dir": dir,
+        "engine": found.scheme.engine().to_string(),
+        "set": found.set,
+        "segments": found.segments,
+        "bytes": found.bytes,
+        "first": found.first.map(|first| first.to_string()),
+        "end": found.end.map(|end| end.to_string()),
+        "boundary": found.boundary.map(|(segment, mark)| segment.at(mark.offset).to_string()),
+        "time": found.boundary.and_then(|(_, mark)| mark.time).map(|time| time.to_string()),
+        "self_contained": found.is_self_contained(),
+        "findings": findings.chain(faults).collect::<Vec<_>>(),
+        "bases": found.bases.iter().map(base_object).collect::<Vec<_>>(),
+        "verdict": verdict(found.code()),
+    })
+}
+
+fn base_object(base: &Proven) -> serde_json::Value {
+    let record = base.record.as_ref();
+    json!({
+        "name": base.name,
+        "files": base.files,
+        "bytes": base.bytes,
+        "position": record.and_then(|record| record.position).map(|position| position.to_string()),
+        "time": record.and_then(|record| record.time).map(|time| time.to_string()),
+        "verdict": base_verdict(base),
+    })
+}
