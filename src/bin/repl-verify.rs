@@ -81,7 +81,7 @@ impl Args {
             None if self.no_bases => Which::None,
             None => Which::All,
         };
-        Ok(Options { kind: self.log.kind()?, state: self.state.clone(), bases })
+        Ok(Options { kind: self.log.kind()?, state: self.state.clone(), bases, ..Options::default() })
     }
 }
 

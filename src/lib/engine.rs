@@ -11,6 +11,7 @@ pub mod magic;
 pub mod mariadb;
 pub mod note;
 pub mod postgres;
+pub mod recover;
 pub mod ship;
 pub mod site;
 pub mod sync;

@@ -55,6 +55,11 @@ impl User {
         Ok(Some(known.unwrap_or(User { id: metadata.uid(), group: metadata.gid(), known: None })))
     }
 
+    /// User and group.
+    pub fn numbers(&self) -> (u32, u32) {
+        (self.id, self.group)
+    }
+
     /// The command `program`, as this user.
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");

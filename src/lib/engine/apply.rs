@@ -8,6 +8,7 @@ mod commit;
 pub mod feed;
 mod frames;
 mod land;
+pub(in crate::engine) mod mariadb;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

@@ -11,6 +11,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::archive::base::{self, Base, DATA, RECORD, Record, SUMS};
+use super::archive::prove::Which;
 use super::archive::sums::{self, Sums};
 use super::archive::{Archive, BASES, own};
 use super::site;
@@ -159,7 +160,7 @@ fn join(new: &Dir, record: &mut Record, archive: Option<&Archive<'_>>) -> Result
     }
     trim(record.engine, &data, &own)?;
     let kind = own::kind_of(record.engine, Some(&own.scheme));
-    let proven = verify::run(&own.dir, kind, None)?;
+    let proven = verify::run(&own.dir, &verify::Options { kind, bases: Which::None, ..verify::Options::default() })?;
     if let Some(finding) = proven.findings.first() {
         return fail(proven.code(), format!("the log in the copy is not whole: {}", finding.text));
     }

@@ -64,6 +64,11 @@ impl Environment {
     }
 }
 
+/// Whether a program could not be run since it is not installed.
+pub(super) fn is_missing_program(result: &Result<()>) -> bool {
+    result.as_ref().is_err_and(is_missing)
+}
+
 fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

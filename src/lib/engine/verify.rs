@@ -21,6 +21,7 @@ use crate::rule::scheme::{self, Mark, Scheme, Step};
 use crate::value::digest::Digest;
 use crate::value::exit::Code;
 use crate::value::position::{Position, Segment};
+use crate::value::time::Time;
 
 /// What can be told.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,25 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Which bases are proven as well.
     pub bases: Which,
+    /// Which part of the log.
+    pub scope: Scope,
+}
+
+/// A part of a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope {
+    /// From this segment on.
+    pub from: Option<Segment>,
+    /// Up to this one.
+    pub to: Option<Segment>,
+    /// Boundaries later than this do not count.
+    pub until: Option<Time>,
+}
+
+impl Scope {
+    fn has(&self, segment: Segment) -> bool {
+        self.from.is_none_or(|from| segment >= from) && self.to.is_none_or(|to| segment <= to)
+    }
 }
 
 /// What is wrong.
@@ -89,6 +109,10 @@ pub struct Extent {
     pub digest: Option<Digest>,
     /// Whether that is all of it.
     pub is_closed: bool,
+    /// Its last boundary.
+    pub boundary: Option<Mark>,
+    /// Whether it has one that is too late to count.
+    pub is_past: bool,
 }
 
 impl Report {
@@ -119,25 +143,28 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     let state = options.state.as_deref();
     let (scheme, set) = scheme_of(dir, options.kind.clone(), state)?;
     let expected = Expected::read(dir, state, &scheme)?;
-    let present = present(dir, &scheme, &expected)?;
+    let scope = options.scope;
+    let mut present = present(dir, &scheme, &expected)?;
+    present.retain(|segment| scope.has(*segment));
     // A live server removes its own log behind it.
     let is_servers = scheme.servers_mark().is_some_and(|mark| matches!(dir.identity(mark), Ok(Some(_))));
     let mut findings = missing(&scheme, &present, &expected, present.first().copied().filter(|_| is_servers));
     findings.extend(expected.faults(&scheme));
-    let reads = segment::read_all(dir, &scheme, &present, &expected)?;
+    let reads = segment::read_all(dir, &scheme, &present, &expected, scope.until)?;
     let mut report = Report {
         set: set.unwrap_or_default(),
         segments: reads.len() as u64,
         bytes: reads.values().map(|read| read.bytes).sum(),
         first: present.first().copied(),
         end: reads.last_key_value().map(|(segment, read)| segment.at(read.held.length)),
-        boundary: reads.iter().rev().find_map(|(segment, read)| read.boundary.map(|mark| (*segment, mark))),
+        boundary: reads.iter().rev().find_map(|(segment, read)| read.held.boundary.map(|mark| (*segment, mark))),
         held: reads.iter().map(|(segment, read)| (*segment, read.held)).collect(),
         findings: Vec::new(),
         bases: prove::run(dir, &options.bases)?,
         scheme,
     };
     findings.extend(reads.into_values().flat_map(|read| read.findings));
+    findings.retain(|finding| scope.has(finding.segment));
     findings.sort_by_key(|finding| (finding.segment, finding.offset));
     report.findings = findings;
     Ok(report)

@@ -94,7 +94,7 @@ pub struct Mask {
 }
 
 /// The digest of a segment's bytes so far. Asking for it does not end it.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Running {
     hasher: blake3::Hasher,
     length: u64,

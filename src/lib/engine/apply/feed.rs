@@ -1,16 +1,14 @@
 //! Gives what is durable to the database: one command, in order, at least once, per closed segment, per boundary or per
 //! interval. It runs beside the landing and never holds it up; a failing command stops feeding, not receiving.
 
-mod mariadb;
-
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::mariadb::{Mariadb, Part};
 use super::commit::Commit;
+use super::mariadb::{Mariadb, Part};
 use crate::edge::bell::Bell;
 use crate::edge::clock;
 use crate::edge::dir::Dir;

@@ -122,7 +122,7 @@ impl Marker {
 }
 
 /// A path as a word of a command line in a hint.
-pub(super) fn quoted(path: &Path) -> String {
+pub fn quoted(path: &Path) -> String {
     shell_words::quote(&shown(path)).into_owned()
 }
 

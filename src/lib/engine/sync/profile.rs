@@ -279,6 +279,11 @@ impl fmt::Display for Profile {
     }
 }
 
+/// Whether a file is a database of Berkeley DB's.
+pub fn is_bdb_database(file: &std::fs::File) -> Result<bool> {
+    Ok(bdb::is_database(&log::beginning(file, HEAD)?))
+}
+
 /// A file's first bytes; none when there is no such file, or it is none.
 fn head(dir: &Dir, name: &str) -> Result<Vec<u8>> {
     let Ok(Some(file)) = dir.open_read(name) else {

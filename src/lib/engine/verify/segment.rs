@@ -14,10 +14,11 @@ use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix_with;
 use crate::engine::log;
-use crate::rule::scheme::{Closure, Mark, Scanner, Scheme, Step};
+use crate::rule::scheme::{Closure, Scanner, Scheme, Step};
 use crate::rule::verdict::Held;
 use crate::value::digest::{Mask, Running};
 use crate::value::position::Segment;
+use crate::value::time::Time;
 
 /// The segment after one, and whether later ones are there.
 #[derive(Clone, Copy)]
@@ -32,8 +33,6 @@ pub(super) struct ReadSegment {
     pub(super) bytes: u64,
     /// What is held of it.
     pub(super) held: Extent,
-    /// Its last boundary.
-    pub(super) boundary: Option<Mark>,
     /// What is wrong with it.
     pub(super) findings: Vec<Finding>,
 }
@@ -44,6 +43,7 @@ pub(super) fn read_all(
     scheme: &Scheme,
     present: &[Segment],
     expected: &Expected,
+    until: Option<Time>,
 ) -> Result<BTreeMap<Segment, ReadSegment>> {
     let (next, reads) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let work = || -> Result<()> {
@@ -54,7 +54,7 @@ pub(super) fn read_all(
             };
             let after = present.get(at + 1).copied().filter(|after| scheme.step(*segment, *after) != Step::Gap);
             let after = after.map(|after| After { segment: after, is_passed: present.len() > at + 2 });
-            if let Some(read) = read_segment(dir, scheme, *segment, after, expected)? {
+            if let Some(read) = read_segment(dir, scheme, *segment, after, expected, until)? {
                 reads.lock().insert(*segment, read);
             }
         }
@@ -75,6 +75,7 @@ fn read_segment(
     segment: Segment,
     after: Option<After>,
     expected: &Expected,
+    until: Option<Time>,
 ) -> Result<Option<ReadSegment>> {
     // The next one's beginning first: what this one lacks after that is missing for good.
     let next = after.map(|after| log::open(dir, scheme, after.segment)).transpose()?.flatten();
@@ -84,7 +85,7 @@ fn read_segment(
     let open = expected.holding.map(|holding| holding.held);
     let open = open.filter(|held| held.position.segment == segment && !held.closed);
     let limit = open.map_or(u64::MAX, |held| held.position.offset);
-    let mut scanner = scheme.scanner(segment, None);
+    let mut scanner = scheme.scanner(segment, until);
     scanner.written(clock::written(&file.metadata()?));
     let read = Hashed::read(&file, scheme.mask(), limit, &mut scanner);
     let read = read.with_context(|| format!("cannot read {}", dir.shown(&name)))?;
@@ -109,8 +110,9 @@ fn read_segment(
     let is_closed = record.is_some() || after.is_some();
     let length = if is_closed { read.length() } else { scanner.safe().min(limit) };
     let digest = (length == read.length()).then(|| read.of_log().digest());
-    let held = Extent { length, digest, is_closed };
-    Ok(Some(ReadSegment { bytes: read.length(), held, boundary: scanner.boundary(), findings: judge.findings }))
+    let (boundary, is_past) = (scanner.boundary(), scanner.is_past_limit());
+    let held = Extent { length, digest, is_closed, boundary, is_past };
+    Ok(Some(ReadSegment { bytes: read.length(), held, findings: judge.findings }))
 }
 
 /// The digests of what was read of a segment, in one reading.

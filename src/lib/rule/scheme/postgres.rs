@@ -199,6 +199,11 @@ impl Scanner {
         (self.magic, self.timeline) = (magic, timeline);
     }
 
+    /// See [`super::Scanner::last`].
+    pub fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// See [`super::Scanner::follow`].
     pub fn follow(&mut self, before: &Scanner) {
         if before.segment.sequence == self.segment.sequence {

@@ -119,6 +119,11 @@ impl Scanner {
         if let Scanner::Mariadb(scanner) = self { scanner.remark(name) } else { None }
     }
 
+    /// Where the last whole record that was taken begins in all of the log, where the engine counts so.
+    pub fn last(&self) -> Option<u64> {
+        if let Scanner::Postgres(scanner) = self { scanner.last() } else { None }
+    }
+
     /// Says when the file was last written, before its bytes are taken: all that engines without records know.
     pub fn written(&mut self, time: Time) {
         if let Scanner::Raw(scanner) = self {

@@ -60,7 +60,7 @@ pub(super) fn is_here(dir: &Dir, names: &[&str]) -> Result<bool> {
     Ok(false)
 }
 
-fn is_database(head: &[u8]) -> bool {
+pub(super) fn is_database(head: &[u8]) -> bool {
     let magic = number(head, MAGIC).map(u32::from_ne_bytes);
     magic.is_some_and(|magic| MAGICS.contains(&magic) || MAGICS.contains(&magic.swap_bytes()))
 }

@@ -29,7 +29,7 @@ const LONG_HEAD: usize = 1 << 21;
 const WINDOW: usize = 1 << 18;
 
 /// Feeds one server.
-pub(super) struct Mariadb {
+pub(in crate::engine) struct Mariadb {
     server: Server,
     timeout: Duration,
     /// Whether the server has all before the next portion, and nothing of it.
@@ -38,26 +38,26 @@ pub(super) struct Mariadb {
 
 /// A part of a binary log: whole transactions.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(in crate::engine) struct Part<'a> {
     /// Names of binary logs.
-    pub(super) pattern: &'a Pattern,
+    pub(in crate::engine) pattern: &'a Pattern,
     /// The file's directory.
-    pub(super) dir: &'a Dir,
+    pub(in crate::engine) dir: &'a Dir,
     /// Its name.
-    pub(super) name: &'a str,
+    pub(in crate::engine) name: &'a str,
     /// Where it begins.
-    pub(super) from: u64,
+    pub(in crate::engine) from: u64,
     /// Where its last transaction ends.
-    pub(super) to: u64,
+    pub(in crate::engine) to: u64,
 }
 
 impl Mariadb {
-    pub(super) fn new(server: Server, timeout: Duration) -> Mariadb {
+    pub(in crate::engine) fn new(server: Server, timeout: Duration) -> Mariadb {
         Mariadb { server, timeout, is_sure: false }
     }
 
     /// Gives a part to the server, less what it has. `state` is a directory for a file without a name.
-    pub(super) fn run(&mut self, part: Part<'_>, state: &Dir) -> Result<()> {
+    pub(in crate::engine) fn run(&mut self, part: Part<'_>, state: &Dir) -> Result<()> {
         let file = part.dir.open_read(part.name)?.with_context(|| format!("{} is gone", part.dir.shown(part.name)))?;
         check_readable(&file, part)?;
         if part.to <= part.from {
@@ -76,6 +76,14 @@ impl Mariadb {
         self.server.play(script, self.timeout)?;
         self.is_sure = true;
         Ok(())
+    }
+}
+
+impl Mariadb {
+    /// Whether the server has executed all of a part.
+    pub(in crate::engine) fn has(&self, part: Part<'_>) -> Result<bool> {
+        let file = part.dir.open_read(part.name)?.with_context(|| format!("{} is gone", part.dir.shown(part.name)))?;
+        Ok(part.to <= part.from || missing(&file, part, self.server.executed()?)?.is_none())
     }
 }
 

@@ -1,0 +1,20 @@
+//! Brings a database back from an archive. See repl-recover(1).
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
+
+use repl::cli::recover::Args;
+use repl::cli::{args, report};
+
+fn main() -> ExitCode {
+    report::exit("repl-recover", run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<()> {
+    match args.completions {
+        Some(shell) => args::completions(Args::command(), shell),
+        None => args.run(),
+    }
+}
