@@ -20,9 +20,8 @@ fn a_base_of_a_postgres_server_under_load_starts_and_the_next_one_shares_what_di
         let line = format!("$BASE --dsn '{}' --json {more} master archive", master.dsn());
         serde_json::from_str::<Value>(&stage.ok(&line)).unwrap()
     };
-    eprintln!("{}", take("--name one"));
-    eprintln!("{}", take("--name two"));
+    take("--name one");
+    take("--name two");
     drop(bench);
-    eprintln!("{}", stage.ok("$BASE --list archive; ls -la archive/bases archive/bases/*; cat archive/bases/two/base.toml; ls -la archive/bases/*/data/pg_wal"));
-    eprintln!("{}", stage.ok("cd archive/bases/one; b3sum --check B3SUMS | grep -vc OK; du -sh ../one ../two"));
+    stage.ok("cd archive/bases/two && b3sum --check --quiet B3SUMS");
 }

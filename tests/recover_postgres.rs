@@ -54,6 +54,9 @@ fn a_database_comes_back_to_the_end_to_a_time_and_to_a_position() {
     let told = recover(&stage, &format!("--target time --until '{time}'"));
     assert_eq!(rows(&stage, "time"), "50000 50000 false", "{told}");
     let late = late.replace(' ', "T").replace("+00", "Z");
-    let told = recover(&stage, &format!("--target late --until '{late}' --check 'psql -X -Atc \"select 1\" -U postgres postgres'"));
+    let told = recover(
+        &stage,
+        &format!("--target late --until '{late}' --check 'psql -X -Atc \"select 1\" -U postgres postgres'"),
+    );
     assert_eq!(rows(&stage, "late"), "60000 60000 false", "{told}");
 }

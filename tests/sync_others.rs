@@ -11,45 +11,9 @@ mod rig;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use rig::{Rig, Running, eventually};
 use serde_json::Value;
-
-/// Writes to a Berkeley DB environment until it is killed, and not as fast as it can: disks are small. Each row is named by its transaction, as the log names it.
-const BDB: &str = r"
-import sys, time
-from bsddb3 import db
-home = sys.argv[1]
-env = db.DBEnv()
-env.set_lg_max(300000)
-env.set_cachesize(0, 4 << 20)
-env.set_flags(db.DB_TXN_WRITE_NOSYNC, 1)
-env.open(home, db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK | db.DB_INIT_MPOOL | db.DB_CREATE)
-rows, t, n = db.DB(env), env.txn_begin(), 0
-rows.open('rows.db', None, db.DB_BTREE, db.DB_CREATE, 0o600, txn=t)
-rows.put(b'%x' % (t.id() & 0xffffffff), b'opened', txn=t)
-t.commit()
-while True:
-    t, n = env.txn_begin(), n + 1
-    rows.put(b'%x' % (t.id() & 0xffffffff), b'%d' % n * (n % 300), txn=t)
-    t.abort() if n % 10 == 0 else t.commit()
-    if n % 1000 == 0: env.txn_checkpoint()
-    time.sleep(.0005)
-";
-
-/// Opens an environment, looks into it, and leaves its regions behind.
-const BDB_LOOK: &str = r"
-import os, sys
-from bsddb3 import db
-env = db.DBEnv()
-env.open(sys.argv[1], db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK | db.DB_INIT_MPOOL | db.DB_CREATE)
-rows = db.DB(env)
-rows.open('rows.db', None, db.DB_BTREE, db.DB_RDONLY)
-for key in rows.keys(): print(key.decode())
-sys.stdout.flush()
-os._exit(0)
-";
 
 /// Writes to a SQLite database in the directory until it is killed: row `n` is committed before row `n + 1` is begun.
 const SQLITE: &str = r"
@@ -66,12 +30,6 @@ while True:
     base.execute('commit')
     time.sleep(.0005)
 ";
-
-fn python(script: &str, home: &Path) -> BTreeSet<String> {
-    let ran = Command::new("/usr/bin/python3").arg("-c").arg(script).arg(home).output().unwrap();
-    assert!(ran.status.success(), "is python3-bsddb3 installed? {}", String::from_utf8_lossy(&ran.stderr));
-    String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
-}
 
 fn writer(rig: &Rig, script: &str) -> Running {
     fs::write(rig.path("writer.py"), script).unwrap();
@@ -90,20 +48,20 @@ fn regions(dir: &Path) -> Vec<String> {
 }
 
 fn committed(rig: &Rig) -> BTreeSet<String> {
-    python(bdb::COMMITS, &rig.master())
+    bdb::python(bdb::COMMITS, &rig.master())
 }
 
 #[test]
 fn an_environment_that_is_written_to_is_recovered_to_what_was_committed() {
     let rig = Rig::new();
-    let mut writer = writer(&rig, BDB);
+    let mut writer = writer(&rig, bdb::WRITER);
     eventually("some log files", || rig.master().join("log.0000000002").exists());
     for (round, options) in ["", "--inplace", "--stage"].into_iter().enumerate() {
         assert!(writer.child.try_wait().unwrap().is_none(), "{}", writer.err());
         let mut old = BTreeSet::new();
         if round > 0 {
             // Regions of the old databases, which would show their rows in the new ones.
-            old = python(BDB_LOOK, &rig.replica());
+            old = bdb::python(bdb::LOOK, &rig.replica());
             assert!(!regions(&rig.replica()).is_empty());
         }
         eventually("more rows", || committed(&rig).len() > old.len() + 500);
@@ -111,8 +69,8 @@ fn an_environment_that_is_written_to_is_recovered_to_what_was_committed() {
         let told = sync(&rig, options);
         assert!(told["passes"].as_u64().unwrap() > 2, "{told}");
         assert_eq!(regions(&rig.replica()), [""; 0]);
-        let log = python(bdb::COMMITS, &rig.replica());
-        let rows = python(BDB_LOOK, &rig.replica());
+        let log = bdb::python(bdb::COMMITS, &rig.replica());
+        let rows = bdb::python(bdb::LOOK, &rig.replica());
         assert!(
             before.is_subset(&rows),
             "{} rows were committed before and are gone",

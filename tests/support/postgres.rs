@@ -88,7 +88,9 @@ impl Stage {
     }
 
     fn equipped(&self, mut command: Command) -> Command {
-        for (name, path) in ["SHIP", "APPLY", "VERIFY", "FETCH", "SYNC", "BASE", "RECOVER"].into_iter().zip(&self.commands) {
+        for (name, path) in
+            ["SHIP", "APPLY", "VERIFY", "FETCH", "SYNC", "BASE", "RECOVER"].into_iter().zip(&self.commands)
+        {
             command.env(name, path);
         }
         let path = [self.commands[0].parent().unwrap(), &self.tools].map(Path::to_owned).into_iter();

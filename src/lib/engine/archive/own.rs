@@ -38,8 +38,12 @@ pub fn find(engine: Profile, data: &Dir, archived: Option<&Scheme>) -> Result<Op
         let Ok(kind) = kind.clone().complete(names.iter().filter_map(|name| name.to_str())) else {
             continue;
         };
-        let is_one = |name: &std::ffi::OsString| name.to_str().is_some_and(|name| kind.wants_head_of(name));
-        if names.iter().any(is_one) {
+        let fixed = kind.scheme(&[]);
+        let is_one = |name: &str| match &fixed {
+            Some(scheme) => scheme.segment(name).is_some(),
+            None => kind.wants_head_of(name),
+        };
+        if names.iter().filter_map(|name| name.to_str()).any(is_one) {
             let (scheme, _) = log::scheme_of(&dir, Some(kind), None)?;
             found.push(Own { place, dir, scheme });
         }

@@ -10,7 +10,6 @@ use std::path::{Component, Path};
 use anyhow::{Context as _, Result};
 
 use super::Work;
-use super::plan::Plan;
 use super::scratch::LONG;
 use crate::edge::dir::{Dir, shown};
 use crate::edge::hook::Hook;
@@ -42,7 +41,7 @@ pub(super) fn recover(work: &Work<'_>) -> Result<()> {
     };
     let hook = Hook { name: "recover", command: command.to_owned(), timeout: None };
     hook.run_as(work.user.as_ref(), &[("REPL_DIR", shown(&std::path::absolute(work.place.dir.path())?))])?;
-    unchanged(work.plan, &home)?;
+    unchanged(work, &home)?;
     verify(work)
 }
 
@@ -85,20 +84,20 @@ fn configure(work: &Work<'_>, home: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// The log that was laid is what the recovery has read.
-fn unchanged(plan: &Plan, home: &Dir) -> Result<()> {
-    for log in &plan.logs {
-        let lost = || format!("the recovery did not take {} for its log: it has changed it", home.shown(&log.name));
-        let Some(file) = home.open_read(&log.name)? else {
-            return fail(Code::Hook, lost());
-        };
-        // Of the last one only what was there before.
+/// The log that was laid is what the recovery has read: it has only added to the last segment.
+fn unchanged(work: &Work<'_>, home: &Dir) -> Result<()> {
+    for log in &work.plan.logs {
         let laid = log.laid.min(log.length);
-        let running = prefix(&file, Running::new(), laid).with_context(|| home.shown(&log.name))?;
-        let is_whole = log.laid >= log.hashed.min(log.length);
-        let is_last = plan.logs.last().is_some_and(|last| last.segment == log.segment);
-        if running.length() < laid || (is_whole && !is_last && running.digest() != log.digest) {
-            return fail(Code::Hook, lost());
+        let hashed = |dir: &Dir| -> Result<Option<Running>> {
+            let file = dir.open_read(&log.name)?;
+            let running = file.map(|file| prefix(&file, Running::new(), laid)).transpose();
+            running.with_context(|| format!("cannot read {}", dir.shown(&log.name)))
+        };
+        let (laid, here) = (hashed(work.archive.dir)?, hashed(home)?);
+        let digest = |running: Option<Running>| running.map(|running| (running.length(), running.digest()));
+        if digest(laid) != digest(here) {
+            let text = format!("the recovery did not take {} for its log", home.shown(&log.name));
+            return fail(Code::Hook, text);
         }
     }
     Ok(())

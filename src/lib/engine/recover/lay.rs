@@ -164,7 +164,8 @@ impl Laying<'_> {
         let walk = self.target.walk(|name, _| name.parent().is_root() && name.last() == MARKER.as_bytes());
         for found in walk.bare() {
             let Ok(there) = found else { continue };
-            let is_kept = entries.get(&there.name).is_some_and(|entry| entry.kind == there.kind && there.links == 1)
+            let is_kept = there.name.is_root()
+                || entries.get(&there.name).is_some_and(|entry| entry.kind == there.kind && there.links == 1)
                 || (there.is_directory() && entries.get(&there.name).is_some_and(Entry::is_directory))
                 || (there.name.parent().is_root() && there.name.last() == b"lost+found");
             if !is_kept {

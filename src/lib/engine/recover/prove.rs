@@ -129,7 +129,7 @@ impl Proof<'_> {
             return fail(Code::Corrupt, format!("the log is not the base's: {why}"));
         }
         let end = self.end(&report, from, is_behind);
-        self.refuse_findings(&report, from, end.as_ref().ok().copied().flatten())?;
+        refuse_findings(&report, from, end.as_ref().ok().copied().flatten())?;
         let end = end?;
         let aim = end.map(|end| self.aim(&report, end)).transpose()?;
         let cut = aim.as_ref().map(|aim| aim.position);
@@ -186,44 +186,14 @@ impl Proof<'_> {
             Some(Until::Time(until)) => match report.held.iter().find(|(_, held)| held.is_past) {
                 Some((segment, held)) => {
                     let earlier = || {
-                        let before = report.held.range(..segment).rev();
-                        before.filter_map(|(segment, held)| Some(segment.at(held.boundary?.offset))).next()
+                        let mut before = report.held.range(..segment).rev();
+                        before.find_map(|(segment, held)| Some(segment.at(held.boundary?.offset)))
                     };
                     Ok(held.boundary.map(|mark| segment.at(mark.offset)).or_else(earlier).or(from))
                 }
                 None => short(until.to_string()),
             },
         }
-    }
-
-    /// What is wrong before the end makes it unreachable; what can be reached is said.
-    fn refuse_findings(&self, report: &Report, from: Option<Position>, end: Option<Position>) -> Result<()> {
-        let counts = |finding: &&Finding| end.is_none_or(|end| finding.segment <= end.segment);
-        let findings: Vec<_> = report.findings.iter().filter(counts).collect();
-        let Some(first) = findings.first() else {
-            return Ok(());
-        };
-        let named: Vec<_> = findings.iter().take(NAMED).map(|finding| finding.text.as_str()).collect();
-        let more = findings.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let before = report.held.range(..first.segment).rev();
-        let reached =
-            before.filter_map(|(segment, held)| Some((segment.at(held.boundary?.offset), held.boundary?.time)));
-        let reached = reached.into_iter().next().or(from.map(|from| (from, None)));
-        let code = if findings.iter().any(|finding| finding.kind == verify::Kind::Corrupt) {
-            Code::Corrupt
-        } else {
-            Code::Gap
-        };
-        let failure = Failure::new(code, format!("{}{more}", named.join("; ")));
-        Err(match reached {
-            Some((position, time)) => {
-                let time = time.map(|time| format!(", {time}")).unwrap_or_default();
-                failure.hint(format!("--until {position} can be reached{time}"))
-            }
-            None => failure.hint("nothing can be reached: bring back what is missing"),
-        }
-        .into())
     }
 
     /// The end exactly: behind the last whole record, or transaction, that is not beyond it.
@@ -301,6 +271,32 @@ impl Proof<'_> {
         }
         Ok(logs)
     }
+}
+
+/// What is wrong before the end makes it unreachable; what can be reached is said.
+fn refuse_findings(report: &Report, from: Option<Position>, end: Option<Position>) -> Result<()> {
+    let counts = |finding: &&Finding| end.is_none_or(|end| finding.segment <= end.segment);
+    let findings: Vec<_> = report.findings.iter().filter(counts).collect();
+    let Some(first) = findings.first() else {
+        return Ok(());
+    };
+    let named: Vec<_> = findings.iter().take(NAMED).map(|finding| finding.text.as_str()).collect();
+    let more = findings.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let before = report.held.range(..first.segment).rev();
+    let reached = before.filter_map(|(segment, held)| Some((segment.at(held.boundary?.offset), held.boundary?.time)));
+    let reached = reached.into_iter().next().or(from.map(|from| (from, None)));
+    let code =
+        if findings.iter().any(|finding| finding.kind == verify::Kind::Corrupt) { Code::Corrupt } else { Code::Gap };
+    let failure = Failure::new(code, format!("{}{more}", named.join("; ")));
+    Err(match reached {
+        Some((position, time)) => {
+            let time = time.map(|time| format!(", {time}")).unwrap_or_default();
+            failure.hint(format!("--until {position} can be reached{time}"))
+        }
+        None => failure.hint("nothing can be reached: bring back what is missing"),
+    }
+    .into())
 }
 
 /// Where a recovery ends.

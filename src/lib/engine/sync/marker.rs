@@ -28,6 +28,7 @@ use super::journal::record::Id;
 use super::state;
 use crate::edge::clock;
 use crate::edge::dir::{Dir, shown};
+use crate::engine::recover::place;
 use crate::value::escape::word_bytes;
 use crate::value::exit::{Code, Failure};
 use crate::value::pairs;
@@ -130,6 +131,7 @@ pub fn quoted(path: &Path) -> String {
 /// lock.
 pub fn guard(destination: &Path) -> Result<()> {
     let dir = Dir::open(destination)?;
+    place::fence(&dir)?;
     if dir.identity(MARKER)?.is_none() {
         return Ok(());
     }

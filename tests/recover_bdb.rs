@@ -1,0 +1,49 @@
+//! Berkeley DB environments brought back from an archive: from log alone, and from a base and the log behind it. The rows
+//! are those whose commits are in the archived log.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/bdb.rs"]
+mod bdb;
+#[path = "support/rig.rs"]
+mod rig;
+
+use std::fs;
+
+use rig::{Rig, Running, eventually};
+
+fn writer(rig: &Rig) -> Running {
+    fs::write(rig.path("writer.py"), bdb::WRITER).unwrap();
+    rig.spawn("exec /usr/bin/python3 writer.py master")
+}
+
+fn ship(rig: &Rig) {
+    rig.ok("$SHIP -S --state shipped --via '$APPLY --logs-only --acks archive' master");
+}
+
+#[track_caller]
+fn assert_rows(rig: &Rig, target: &str) {
+    let (log, rows) = (bdb::python(bdb::COMMITS, &rig.path("archive")), bdb::python(bdb::LOOK, &rig.path(target)));
+    let (missing, extra) = (log.difference(&rows).count(), rows.difference(&log).count());
+    assert_eq!((missing, extra), (0, 0), "{target}: of {} committed", log.len());
+    assert!(!log.is_empty());
+}
+
+#[test]
+fn an_environment_comes_back_from_log_alone_and_from_a_base_and_later_log() {
+    let rig = Rig::new();
+    let mut writer = writer(&rig);
+    eventually("some log files", || rig.master().join("log.0000000002").exists());
+    ship(&rig);
+    rig.ok("$BASE --name one master archive");
+    eventually("more log files", || rig.master().join("log.0000000004").exists());
+    ship(&rig);
+    assert!(writer.child.try_wait().unwrap().is_none(), "{}", writer.err());
+    drop(writer);
+    let before = rig.ok("cd archive && find . -type f -printf '%p %s %T@\n' | sort | b3sum");
+    rig.ok("$RECOVER --archive archive --target alone --base none");
+    assert_rows(&rig, "alone");
+    rig.ok("$RECOVER --archive archive --target based");
+    assert_rows(&rig, "based");
+    assert_eq!(rig.ok("cd archive && find . -type f -printf '%p %s %T@\n' | sort | b3sum"), before);
+}
