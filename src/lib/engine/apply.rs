@@ -24,6 +24,7 @@ use self::feed::Feed;
 use self::frames::{Frames, refused};
 use self::land::Landing;
 pub use self::land::{Differing, Sync};
+use super::archive::BASES;
 use super::note::{Monitor, Note};
 use super::site::{self, Holding, Origin, STATE, Site};
 use crate::edge::bell::Bell;
@@ -256,6 +257,7 @@ impl Session<'_> {
             let shown = show_bytes(name.as_encoded_bytes());
             let is_ours = match name.to_str() {
                 Some(STATE | UNNAMED | "lost+found") => true,
+                Some(BASES) => self.dir.open_subdir(BASES).is_ok(),
                 Some(name) => scheme.segment(name).is_some() || self.is_side_file(scheme, name)?,
                 None => false,
             };
