@@ -1,6 +1,5 @@
 //! Takes a hot base copy into an archive. See repl-base(1).
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,7 +13,6 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let matches = Args::command().get_matches();
     let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some(shell) = args.completions {
@@ -25,6 +23,6 @@ fn run() -> Result<()> {
     }
     match &args.drop {
         Some(name) => args.drop(name),
-        None => args.take(&matches, &words),
+        None => args.take(&matches),
     }
 }

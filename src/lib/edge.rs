@@ -9,6 +9,7 @@ pub mod clone;
 pub mod coprocess;
 pub mod dir;
 pub mod hook;
+pub mod host;
 pub mod journal;
 pub mod link;
 pub mod lock;

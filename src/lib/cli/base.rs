@@ -13,13 +13,17 @@ use super::report;
 use super::sync::ends::{self, Part, Task, confined};
 use super::sync::{self, Place};
 use crate::edge::dir::Dir;
+use crate::edge::host;
 use crate::engine::archive::base::{self, Base};
-use crate::engine::base::{Order, take};
+use crate::engine::base::{Order, name_now, take};
 use crate::engine::sync::greeting::Role;
+use crate::rule::sync::filter::Filter;
 use crate::rule::sync::wire::ask::Say;
 use crate::value::exit::{Code, Failure, fail};
 
 const NAME: &str = "repl-base";
+/// Longest reason: a record that is longer than it may be could not be read.
+const REASON_MAX: usize = 4096;
 
 /// Take a hot base copy of a database's directory into an archive, or list, prove and remove the bases there
 #[derive(Parser, Debug)]
@@ -111,12 +115,16 @@ pub struct Args {
     #[arg(long)]
     pub adopt: bool,
 
+    /// Take a source without anything for what it is, and not for a file system that is not mounted
+    #[arg(long)]
+    pub allow_empty: bool,
+
     /// Show how far it is, on a terminal
     #[arg(long)]
     pub progress: bool,
 
     /// Why, for base.toml and the history
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
 
     /// Print JSON: one object, or with --list one for each base
@@ -151,16 +159,23 @@ fn name(text: &str) -> Result<String, String> {
     Err("a base's name has 1 to 200 letters, digits, '.', '_' and '-', and begins with none of '.' and '-'".to_owned())
 }
 
+fn reason(text: &str) -> Result<String, String> {
+    if text.len() <= REASON_MAX {
+        return Ok(text.to_owned());
+    }
+    Err(format!("it has more than {REASON_MAX} bytes"))
+}
+
 /// A sync's command line that says what this one does.
 struct Sync {
     args: sync::Args,
-    filter: crate::rule::sync::filter::Filter,
+    filter: Filter,
     words: Vec<OsString>,
 }
 
 impl Args {
     /// Takes a base, at whichever end this is.
-    pub fn take(&self, matches: &ArgMatches, words: &[OsString]) -> Result<()> {
+    pub fn take(&self, matches: &ArgMatches) -> Result<()> {
         if self.server {
             return self.answer();
         }
@@ -168,12 +183,19 @@ impl Args {
         let (source, archive) = (operand(&self.source)?, operand(&self.archive)?);
         let places = (Place::parse(&source)?, Place::parse(&archive)?);
         let is_pushed = !matches!(places.1, Place::Here(_));
-        let sync = self.sync(matches, if is_pushed { "repl-base" } else { "repl-sync" })?;
+        let name = self.name.clone().unwrap_or_else(name_now);
+        let label = label(&places.0, &source, is_pushed)?;
+        let sync = self.sync(matches, if is_pushed { NAME } else { "repl-sync" }, &source)?;
         let path = places.1.path();
-        let task = self.task(&sync, &source, &path);
-        // The other end reads the words of its own command.
-        let words = if is_pushed { words } else { &sync.words };
-        let told = ends::join(&sync.args, sync.filter.clone(), (&places.0, &places.1), words, &task)?;
+        let task = sync.task(name.clone(), &label, &path);
+        // The other end reads the words of its own command, and no repl-sync takes them for its: that has no --name.
+        let words = if is_pushed {
+            let named = OsString::from(format!("--name={name}"));
+            [named].into_iter().chain(self.words(matches, NAME)).chain(["--".into(), label.clone(), archive]).collect()
+        } else {
+            sync.words.clone()
+        };
+        let told = ends::join(&sync.args, sync.filter.clone(), (&places.0, &places.1), &words, &task)?;
         told.map_or(Ok(()), |text| self.report(&text))
     }
 
@@ -200,23 +222,30 @@ impl Args {
                 asked.no_devices = true;
                 archive = confined(root, &archive)?;
             }
-            let sync = asked.sync(&matches, "repl-sync")?;
-            Ok(Part::Destination(Box::new(move |link, operator| asked.task(&sync, &source, &archive)(link, operator))))
+            let (sync, name) = (asked.sync(&matches, NAME, &source)?, asked.name.unwrap_or_else(name_now));
+            Ok(Part::Destination(Box::new(move |link, operator| {
+                sync.task(name.clone(), &source, &archive)(link, operator)
+            })))
         })
     }
 
-    fn sync(&self, matches: &ArgMatches, program: &str) -> Result<Sync> {
-        let words = self.words(matches, program);
+    fn sync(&self, matches: &ArgMatches, program: &str, source: &OsStr) -> Result<Sync> {
+        // A base is no place that a sync could be made to.
+        let places = ["--".into(), source.to_owned(), "/nowhere".into()];
+        let words: Vec<OsString> =
+            [OsString::from("--delete")].into_iter().chain(self.words(matches, program)).chain(places).collect();
         let line = [OsString::from("repl-sync")].into_iter().chain(words.clone());
-        let usage = |error: clap::Error| Failure::new(Code::Usage, error.to_string());
+        // What it says of the usage is another command's.
+        let first = |text: String| text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let usage = |error: clap::Error| Failure::new(Code::Usage, first(error.to_string()));
         let matches = sync::Args::command().try_get_matches_from(line).map_err(usage)?;
         let args = sync::Args::from_arg_matches(&matches).map_err(usage)?;
-        Ok(Sync { filter: args.filter(&matches)?, args, words })
+        Ok(Sync { filter: args.filter(&matches)?, args: sync::Args { program: NAME, ..args }, words })
     }
 
-    /// The command line of a sync from the source.
+    /// The options that a sync has as well; the program is the one at the other end.
     fn words(&self, matches: &ArgMatches, program: &str) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["--delete".into()];
+        let mut words: Vec<OsString> = Vec::new();
         let mut add = |key: &str, value: &OsStr| {
             let mut word = OsString::from(key);
             word.push(value);
@@ -256,6 +285,7 @@ impl Args {
             ("--no-owner", self.no_owner),
             ("--no-devices", self.no_devices),
             ("--adopt", self.adopt),
+            ("--allow-empty", self.allow_empty),
             ("--progress", self.progress),
             ("--json", self.json),
             ("--dry-run", self.dry_run),
@@ -263,25 +293,7 @@ impl Args {
             ("--quiet", self.talk.quiet),
         ];
         flags.iter().filter(|(_, is_set)| *is_set).for_each(|(flag, _)| add(flag, OsStr::new("")));
-        add("--", OsStr::new(""));
-        add("", self.source.as_deref().unwrap_or_default());
-        // A base is no place that a sync could be made to.
-        add("", OsStr::new("/nowhere"));
         words
-    }
-
-    fn task<'a>(&'a self, sync: &'a Sync, source: &'a OsStr, archive: &'a Path) -> Box<Task<'a>> {
-        let order = Order {
-            name: self.name.clone(),
-            source: source.to_string_lossy().into_owned(),
-            options: sync.args.options(sync.filter.clone()),
-        };
-        Box::new(move |link, operator| {
-            let (base, done) = take(link, archive, &order, operator)?;
-            let report = json!({"base": base.as_ref().map(object), "sync": sync::tell::object(&done)});
-            link.tell(operator, Say::Report, report.to_string().as_bytes());
-            Ok(())
-        })
     }
 
     /// Prints what was taken; it may be a far end's word.
@@ -292,19 +304,22 @@ impl Args {
         if self.json {
             return report::print(format!("{told}\n").as_bytes());
         }
+        if self.talk.quiet {
+            return Ok(());
+        }
         let word = |key: &str| told["base"][key].as_str().map(str::to_owned);
         if let Some(name) = word("name").filter(|name| base::is_name(name)) {
             let position = word("position").filter(|at| at.parse::<crate::value::position::Position>().is_ok());
             report::print(format!("{name} {}\n", position.as_deref().unwrap_or("-")).as_bytes())?;
         }
-        if self.talk.verbose {
+        if self.talk.verbose || self.dry_run {
             let number = |key: &str| told["sync"][key].as_u64().unwrap_or_default();
             let text = format!(
-                "{} files, {} bytes; {} bytes sent, {} as in the base before; {:.3} s",
+                "{} files, {} bytes; {} bytes {}sent; {:.3} s",
                 number("files"),
                 number("bytes"),
                 number("literal_bytes"),
-                number("matched_bytes"),
+                if self.dry_run { "would be " } else { "" },
                 told["sync"]["seconds"].as_f64().unwrap_or_default()
             );
             report::say(NAME, &text);
@@ -333,6 +348,33 @@ impl Args {
     pub fn drop(&self, name: &str) -> Result<()> {
         crate::engine::base::drop(&self.here()?, name, self.reason.as_deref())
     }
+}
+
+impl Sync {
+    /// Takes a base of this name into an archive.
+    fn task<'a>(&self, name: String, source: &OsStr, archive: &'a Path) -> Box<Task<'a>> {
+        let mut options = self.args.options(self.filter.clone());
+        // No server is on a base, and the source's is another end's business.
+        (options.commands.dsn, options.commands.run_as) = (None, None);
+        let order = Order { name, source: source.to_string_lossy().into_owned(), options };
+        Box::new(move |link, operator| {
+            let (base, done) = take(link, archive, &order, operator)?;
+            let report = json!({"base": base.as_ref().map(object), "sync": sync::tell::object(&done)});
+            link.tell(operator, Say::Report, report.to_string().as_bytes());
+            Ok(())
+        })
+    }
+}
+
+/// What a source is called in the record: its path, with the machine's name in front when that is not the archive's.
+fn label(place: &Place, operand: &OsStr, is_pushed: bool) -> Result<OsString> {
+    let Place::Here(path) = place else {
+        return Ok(operand.to_owned());
+    };
+    let path = std::path::absolute(path).context("cannot use SRC")?.into_os_string();
+    let mut label = OsString::from(if is_pushed { host::name()? + ":" } else { String::new() });
+    label.push(path);
+    Ok(label)
 }
 
 /// Name, end of its log, time of the last transaction, when it was taken, files, bytes, engine, source.

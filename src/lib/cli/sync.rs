@@ -238,6 +238,10 @@ pub struct Args {
     /// Print completions for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completions: Option<Shell>,
+
+    /// Whose words these are.
+    #[arg(skip = ends::NAME)]
+    pub program: &'static str,
 }
 
 /// Where one end is.
@@ -339,6 +343,7 @@ impl Args {
             is_covered: false,
             is_dry: self.dry_run,
             is_tolerant: false,
+            spares: false,
             dress,
             page: PAGE,
         };

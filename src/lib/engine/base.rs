@@ -5,9 +5,9 @@
 //! A run that was killed is gone on with. Files that are as in the base before it are further names of the same files:
 //! nothing is written to one, since a file that changes is replaced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::archive::base::{self, Base, DATA, RECORD, Record, SUMS};
@@ -18,7 +18,7 @@ use super::site;
 use super::sync::drive::{self, Mode, Options, Purpose, Report};
 use super::sync::history;
 use super::sync::profile::Profile;
-use super::sync::receiver::{Link, Operator};
+use super::sync::receiver::{Desk, Link, Operator};
 use super::{log, verify};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
@@ -27,9 +27,8 @@ use crate::edge::tree::Tree;
 use crate::rule::scheme::Scheme;
 use crate::value::digest::Digest;
 use crate::value::entry::Entry;
-use crate::value::exit::{Code, Failure, fail};
+use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::name::Name;
-use crate::value::time::Time;
 
 /// The base that is being made, in `bases`.
 const NEW: &str = ".new";
@@ -45,31 +44,32 @@ const SUMS_MAX: u64 = 1 << 32;
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The base's name; else the time at which it was begun.
-    pub name: Option<String>,
+    /// The base's name.
+    pub name: String,
     /// What the operator calls the source.
     pub source: String,
     /// How passes go about it.
     pub options: Options,
 }
 
-/// Takes a base of the source at the other end of the link. A dry run returns nothing.
+/// Takes a base of the source at the other end of the link. A dry run changes nothing, and returns none.
 pub fn take(link: &mut Link, archive: &Path, order: &Order, operator: &Operator<'_>) -> Result<(Option<Base>, Report)> {
-    let begun = clock::now();
-    let is_dry = order.options.manner.is_dry;
-    let dir = if is_dry { Dir::open(archive)? } else { Dir::create(archive)? };
-    let archive = known(&dir)?;
-    let bases = if is_dry && dir.identity(BASES)?.is_none() { dir.try_clone()? } else { dir.subdir(BASES)? };
-    let _lock = if is_dry { None } else { Some(Lock::take(&bases, LOCK)?) };
-    let name = order.name.clone().unwrap_or_else(|| name_of(begun));
-    if bases.identity(&name)?.is_some() {
-        return fail(Code::Guarded, format!("{} is there already: give another one --name", bases.shown(&name)));
+    let look = Desk::new(&link.control, operator).look().map_err(|error| link.blame(error))?;
+    drive::apart(&look, &real(archive)?)?;
+    if order.options.manner.is_dry {
+        return Ok((None, rehearse(link, archive, order, operator)?));
     }
-    let before = base::list(&dir)?.pop().map(|base| bases.open_subdir(&base.name)).transpose()?;
-    let (report, new) = copy(link, &bases, before.as_ref(), order, operator)?;
-    let Some(new) = new else {
-        return Ok((None, report));
-    };
+    let begun = clock::now();
+    let dir = Dir::create(archive)?;
+    let archive = known(&dir)?;
+    let bases = dir.subdir(BASES)?;
+    let _lock = Lock::take(&bases, LOCK)?;
+    base::sweep(&bases)?;
+    guard_name(&bases, &order.name)?;
+    let before = Before::of(&dir, &bases)?;
+    let is_begun = bases.identity(NEW)?.is_some();
+    let copied = copy(link, &bases, before.as_ref(), order, operator);
+    let (report, new) = copied.or_else(|error| given_up(&bases, !is_begun, error))?;
     let engine = Profile::parse(&report.engine).map_err(|why| Failure::new(Code::Failed, why))?;
     let mut record = Record {
         engine,
@@ -88,12 +88,52 @@ pub fn take(link: &mut Link, archive: &Path, order: &Order, operator: &Operator<
         sums: Digest::of(b""),
         reason: order.options.reason.clone(),
     };
-    join(&new, &mut record, archive.as_ref())?;
+    join(&new, &mut record, archive.as_ref()).or_else(|error| given_up(&bases, true, error))?;
     finish(&new, &mut record, before.as_ref())?;
-    bases.rename(NEW, &bases, &name)?;
+    bases.rename(NEW, &bases, &order.name)?;
     bases.sync()?;
-    remember(&bases, "base", &name, order.options.reason.as_deref())?;
-    Ok((Some(Base { name, record }), report))
+    remember(&bases, "base", &order.name, order.options.reason.as_deref())?;
+    Ok((Some(Base { name: order.name.clone(), record }), report))
+}
+
+/// A path without links, as far as it is there.
+fn real(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).context("cannot use the archive")?;
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    Ok(there.map_or_else(|| path.clone(), |(above, real)| real.join(path.strip_prefix(above).unwrap_or(&path))))
+}
+
+fn guard_name(bases: &Dir, name: &str) -> Result<()> {
+    if bases.identity(name)?.is_some() {
+        return fail(Code::Guarded, format!("{} is there already: give another one --name", bases.shown(name)));
+    }
+    Ok(())
+}
+
+/// What would be sent is what differs from the base before.
+fn rehearse(link: &mut Link, archive: &Path, order: &Order, operator: &Operator<'_>) -> Result<Report> {
+    let bases = real(archive)?.join(BASES);
+    let mut place = bases.join(&order.name);
+    if bases.exists() {
+        guard_name(&Dir::open(&bases)?, &order.name)?;
+        if let Some(before) = base::list(&Dir::open(archive)?)?.pop() {
+            place = bases.join(before.name).join(DATA);
+        }
+    }
+    // What is not there is as good as empty.
+    while let Some(above) = place.parent().filter(|above| !above.exists()) {
+        place = above.to_owned();
+    }
+    let options = Options { purpose: Purpose::Base { before: None, like: None }, ..order.options.clone() };
+    drive::run(link, &place, &options, operator)
+}
+
+/// What was copied of a source that is refused is nothing that another run could begin with.
+fn given_up<T>(bases: &Dir, is_of_this_run: bool, error: anyhow::Error) -> Result<T> {
+    if is_of_this_run && matches!(code_of(&error), Code::Fenced | Code::Diverged | Code::Guarded) {
+        remove(bases, NEW)?;
+    }
+    Err(error)
 }
 
 /// An archive in which log was received, if it is one already.
@@ -104,41 +144,32 @@ fn known(dir: &Dir) -> Result<Option<Archive<'_>>> {
     }
 }
 
-/// `2026-11-22T21-06-14Z`.
-fn name_of(begun: Time) -> String {
-    let text = begun.narrate().replace(' ', "T").replace(':', "-");
-    text + "Z"
+/// The name of a base that is begun now: `2026-11-22T21-06-14Z`.
+pub fn name_now() -> String {
+    clock::now().narrate().replace(' ', "T").replace(':', "-") + "Z"
 }
 
-/// Copies the source, beginning with the files of the base before or of an interrupted run; a dry run copies nothing.
+/// Copies the source, beginning with the files of the base before or of an interrupted run.
 fn copy(
     link: &mut Link,
     bases: &Dir,
-    before: Option<&Dir>,
+    before: Option<&Before>,
     order: &Order,
     operator: &Operator<'_>,
-) -> Result<(Report, Option<Dir>)> {
-    let mut options = order.options.clone();
-    options.mode = Some(Mode::Stage);
-    let mut like = before.map(|before| before.path().join(DATA));
-    if options.manner.is_dry {
-        options.purpose = Purpose::Base { like: like.clone() };
-        // What would be sent is what differs from the base before.
-        let place = like.unwrap_or_else(|| bases.path().join(NEW).join(DATA));
-        return Ok((drive::run(link, &place, &options, operator)?, None));
-    }
+) -> Result<(Report, Dir)> {
     let new = bases.subdir(NEW)?;
     if new.identity(DATA)?.is_some() {
         // Whole, of an earlier time: the kill came while its digests were taken.
         remove(&new, SEED)?;
         new.rename(DATA, &new, SEED)?;
     }
-    if new.identity(SEED)?.is_some() {
-        like = Some(new.path().join(SEED));
-    }
-    options.purpose = Purpose::Base { like };
+    let seed = new.identity(SEED)?.map(|_| new.path().join(SEED));
+    let before = before.map(|before| before.dir.path().join(DATA));
+    let mut options = order.options.clone();
+    options.mode = Some(Mode::Stage);
+    options.purpose = Purpose::Base { like: seed.or_else(|| before.clone()), before };
     let report = drive::run(link, &new.path().join(DATA), &options, operator)?;
-    Ok((report, Some(new)))
+    Ok((report, new))
 }
 
 /// Finds where the log goes on behind the copy, and that its own log is whole and of this archive.
@@ -209,10 +240,10 @@ fn trim(engine: Profile, data: &Dir, own: &own::Own) -> Result<()> {
 }
 
 /// Writes what the base is of; all of it is on stable storage then, and nothing else is in its directory.
-fn finish(new: &Dir, record: &mut Record, before: Option<&Dir>) -> Result<()> {
+fn finish(new: &Dir, record: &mut Record, before: Option<&Before>) -> Result<()> {
     let tree = Tree::of(&new.open_subdir(DATA)?)?;
-    let known = Known::of(before)?;
-    let taken = sums::of(&tree, &|entry| known.digest(entry))?;
+    let known = before.map(Before::known).transpose()?.flatten();
+    let taken = sums::of(&tree, &|entry| known.as_ref()?.digest(entry))?;
     let text = taken.sums.print();
     new.replace(SUMS, &text)?;
     record.sums = Digest::of(&text);
@@ -223,35 +254,52 @@ fn finish(new: &Dir, record: &mut Record, before: Option<&Dir>) -> Result<()> {
     tree.sync()
 }
 
-/// The digests of the base before, for files that are the same: they were compared with the source in this run.
+/// The base before.
+struct Before {
+    dir: Dir,
+    sums: Digest,
+}
+
+impl Before {
+    fn of(archive: &Dir, bases: &Dir) -> Result<Option<Before>> {
+        let found = base::list(archive)?.pop();
+        found.map(|base| Ok(Before { dir: bases.open_subdir(&base.name)?, sums: base.record.sums })).transpose()
+    }
+
+    /// The digests of its files; none where they are not what was recorded.
+    fn known(&self) -> Result<Option<Known>> {
+        let text = self.dir.read_small(SUMS, SUMS_MAX)?.filter(|text| Digest::of(text) == self.sums);
+        let Some(sums) = text.and_then(|text| Sums::parse(&text)) else {
+            return Ok(None);
+        };
+        Ok(Some(Known { tree: Tree::of(&self.dir.open_subdir(DATA)?)?, sums }))
+    }
+}
+
+/// Digests of files of the base before, for those that are the same: they were compared with the source in this run.
 struct Known {
-    tree: Option<(Tree, Sums)>,
+    tree: Tree,
+    sums: Sums,
 }
 
 impl Known {
-    fn of(before: Option<&Dir>) -> Result<Known> {
-        let Some(before) = before else {
-            return Ok(Known { tree: None });
-        };
-        let sums = before.read_small(SUMS, SUMS_MAX)?.and_then(|bytes| Sums::parse(&bytes));
-        let tree = Tree::of(&before.open_subdir(DATA)?)?;
-        Ok(Known { tree: sums.map(|sums| (tree, sums)) })
-    }
-
     fn digest(&self, entry: &Entry) -> Option<Digest> {
-        let (tree, sums) = self.tree.as_ref().filter(|_| entry.links > 1)?;
-        let there = tree.look(&entry.name).ok().flatten()?;
+        let there = self.tree.look(&entry.name).ok().flatten().filter(|_| entry.links > 1)?;
         let is_one = (there.stamp.device, there.stamp.inode) == (entry.stamp.device, entry.stamp.inode);
-        sums.get(entry.name.bytes()).filter(|_| is_one).copied()
+        self.sums.get(entry.name.bytes()).filter(|_| is_one).copied()
     }
 }
 
 /// Removes a base: it is no more when its name is gone, whatever interrupts the rest.
 pub fn drop(archive: &Dir, name: &str, reason: Option<&str>) -> Result<()> {
+    let unknown = || Failure::new(Code::Usage, format!("there is no base '{name}' in {}", archive.path().display()));
+    if !base::is_name(name) || archive.identity(BASES)?.is_none() {
+        return Err(unknown().into());
+    }
     let bases = archive.open_subdir(BASES)?;
     let _lock = Lock::take(&bases, LOCK)?;
-    if !base::is_name(name) || bases.identity(name)?.is_none() {
-        return fail(Code::Usage, format!("there is no base '{name}' in {}", archive.shown("")));
+    if bases.identity(name)?.is_none() {
+        return Err(unknown().into());
     }
     base::remove(&bases, name)?;
     remember(&bases, "drop", name, reason)

@@ -36,7 +36,8 @@ use crate::rule::sync::wire::corrupt;
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail};
 
-const NAME: &str = "repl-sync";
+/// This command.
+pub(super) const NAME: &str = "repl-sync";
 /// How long a far end may take to come to its end once the link is closed.
 const PARTING: Duration = Duration::from_secs(30);
 

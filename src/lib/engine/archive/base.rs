@@ -138,10 +138,12 @@ impl Record {
     }
 }
 
-/// Whether a base can have this name: letters, digits, `.`, `_` and `-`, not beginning with `.` or `-`.
+/// Whether a base can have this name: letters, digits, `.`, `_` and `-`, not beginning with `.` or `-`. The history has one
+/// of these already.
 pub fn is_name(name: &str) -> bool {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=200).contains(&name.len()) && name.bytes().all(is_fit) && !name.starts_with(['.', '-'])
+    let is_free = !name.starts_with(['.', '-']) && name != history::FILE;
+    (1..=200).contains(&name.len()) && name.bytes().all(is_fit) && is_free
 }
 
 /// The bases of an archive, in order of their positions, then of their ends. Names that begin with `.` are none yet.
@@ -152,8 +154,12 @@ pub fn list(archive: &Dir) -> Result<Vec<Base>> {
     }
     let bases = archive.open_subdir(BASES)?;
     for name in bases.names()? {
-        if let Some(name) = name.to_str().filter(|name| is_name(name) && *name != history::FILE) {
-            found.push(Base { name: name.to_owned(), record: read(&bases.open_subdir(name)?)? });
+        if let Some(name) = name.to_str().filter(|name| is_name(name)) {
+            let record = bases.open_subdir(name).and_then(|dir| read(&dir));
+            // One that is removed meanwhile has never been seen.
+            if record.is_ok() || bases.identity(name)?.is_some() {
+                found.push(Base { name: name.to_owned(), record: record? });
+            }
         }
     }
     found.sort_by(|one, other| {
@@ -163,11 +169,17 @@ pub fn list(archive: &Dir) -> Result<Vec<Base>> {
     Ok(found)
 }
 
-/// Removes the base of this name, and what an interrupted run left of others. When its name is gone it is no base any
-/// more.
+/// Removes the base of this name. When its name is gone it is no base any more.
 pub fn remove(bases: &Dir, name: &str) -> Result<()> {
+    // Another one of this name may have gone so.
+    sweep(bases)?;
     bases.rename(name, bases, &format!("{GONE}{name}"))?;
     bases.sync()?;
+    sweep(bases)
+}
+
+/// Removes what interrupted runs left of bases that are none any more.
+pub fn sweep(bases: &Dir) -> Result<()> {
     for name in bases.names()? {
         if name.as_encoded_bytes().starts_with(GONE.as_bytes()) {
             Tree::of(bases)?.remove_all(&Name::root().join(name.as_encoded_bytes()))?;
@@ -229,7 +241,7 @@ mod tests {
         for good in ["2026-11-22T21-06-14Z", "before_upgrade", "a"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["", ".", "..", ".new", "-n", "a/b", "a b", "a\n", &"a".repeat(201)] {
+        for bad in ["", ".", "..", ".new", "-n", "a/b", "a b", "a\n", "history.jsonl", &"a".repeat(201)] {
             assert!(!is_name(bad), "{bad:?}");
         }
     }

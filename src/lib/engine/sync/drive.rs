@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+pub use self::guard::apart;
+
 use self::last::Stopped;
 use super::ground::Ground;
 use super::history;
@@ -62,9 +64,11 @@ pub enum Purpose {
     /// A server, which has some things of its own there.
     Replica,
     /// An archive: all is as the source has it, the log as well, which no recovery has added to. Files that are as in the
-    /// copy before it share their blocks with that.
+    /// copy before it are further names of those.
     Base {
-        /// The copy before it.
+        /// The copy before it: of another database there is none.
+        before: Option<PathBuf>,
+        /// What it begins with: that copy, or one that an interrupted run has made.
         like: Option<PathBuf>,
     },
 }
@@ -193,12 +197,20 @@ fn matching(patterns: &[&str]) -> Result<Filter> {
     Ok(filter)
 }
 
-impl Options {
-    /// The copy that this one is going to be like.
-    fn like(&self) -> Option<&Path> {
-        match &self.purpose {
+impl Purpose {
+    /// The copy before this one.
+    fn before(&self) -> Option<&Path> {
+        match self {
             Purpose::Replica => None,
-            Purpose::Base { like } => like.as_deref(),
+            Purpose::Base { before, .. } => before.as_deref(),
+        }
+    }
+
+    /// The copy that this one begins with.
+    fn like(&self) -> Option<&Path> {
+        match self {
+            Purpose::Replica => None,
+            Purpose::Base { like, .. } => like.as_deref(),
         }
     }
 }
@@ -210,7 +222,7 @@ impl Drive<'_> {
         self.profile = look.profile;
         self.report.engine = look.profile.to_string();
         self.filter = Arc::new(filter_of(&self.options.filter, look.profile)?);
-        self.guard_places(&look)?;
+        apart(&look, &self.destination)?;
         if self.options.manner.is_dry {
             self.guard_database(&look)?;
             return self.rehearse();
@@ -267,8 +279,9 @@ impl Drive<'_> {
         let covering = self.may_change.then_some(self.profile);
         let mut manner = self.options.manner;
         manner.page = self.options.page.unwrap_or(self.profile.block_size() as usize);
+        manner.spares = self.options.purpose != Purpose::Replica;
         // An archive has nothing of its own.
-        let kept = if self.options.purpose == Purpose::Replica { self.profile.names().kept } else { &[] };
+        let kept = if manner.spares { &[] } else { self.profile.names().kept };
         Ok(Passes {
             link: self.link,
             operator: self.operator,
@@ -307,7 +320,7 @@ impl Drive<'_> {
     fn warm<'s>(&mut self, state: &'s State, will_stop: bool) -> Result<(Ground<'s>, bool)> {
         let mode = self.mode(state)?;
         self.report.mode = Some(if mode == Mode::Stage { "stage" } else { "inplace" });
-        let (like, dress) = (self.options.like(), self.options.manner.dress);
+        let (like, dress) = (self.options.purpose.like(), self.options.manner.dress);
         let ground = Ground::prepare(mode, state, &self.destination, like, &self.filter, dress)?;
         let has_server = self.options.commands.stop.is_some() || self.options.commands.start.is_some();
         let is_hot = has_server || self.options.freezes || self.profile.must_mirror();

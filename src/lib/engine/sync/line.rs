@@ -18,7 +18,7 @@ use super::channel::Sender;
 use super::digests::Digests;
 use super::door::{ANY, Ear};
 use super::ledger::{Ledger, Outcome};
-use super::target::{Basis, Sink, Target, is_dressed, is_shared};
+use super::target::{Basis, Sink, Target, is_dressed};
 use crate::edge::tree::Dress;
 use crate::rule::sync::merkle::{self, Cv, GROUP, RANGE, SHORT};
 use crate::rule::sync::wire::ask::{Ask, Part};
@@ -165,6 +165,8 @@ pub struct Line<'a, 'l> {
     pub page: usize,
     /// What files wear.
     pub dress: Dress,
+    /// Whether files with several names are not dressed.
+    pub spares: bool,
     /// Whether nothing is to be changed.
     pub is_dry: bool,
     /// Where digests are kept.
@@ -360,6 +362,12 @@ impl Line<'_, '_> {
         self.settle(work, digest, Some(work.new.stamp.size))
     }
 
+    /// Whether what is here has names of which the source's file has none in the tree. How many names that has elsewhere
+    /// is not known.
+    fn is_shared(&self, new: &Entry, old: &Entry) -> bool {
+        old.links > if self.spares { 1 } else { new.links }
+    }
+
     /// A file is done: its length and what it wears are set where anything differs.
     fn settle(&self, work: &Work, digest: Cv, length: Option<u64>) -> Result<()> {
         let trouble = work.trouble.lock().clone();
@@ -377,17 +385,20 @@ impl Line<'_, '_> {
         let differs = sink.is_some() || work.differs.load(Ordering::Relaxed);
         let is_changed = differs || old.is_none_or(|old| !old.is_file()) || work.basis.size() != length;
         let literal = work.literal.load(Ordering::Relaxed);
-        if let Some(old) = old.filter(|old| !is_changed && !is_dressed(&new, old, self.dress)) {
+        let dressed = old.filter(|old| !is_changed && !is_dressed(&new, old, self.dress));
+        let is_parted = dressed.is_some_and(|old| self.is_shared(&new, old));
+        if let Some(old) = dressed {
             self.ledger.dressed(&new, Some(old));
-            if is_shared(&new, Some(old)) {
-                self.ledger.replace(&new.name);
-            }
+        }
+        if is_parted {
+            self.ledger.replace(&new.name);
         }
         let here = match (is_changed, self.is_dry) {
             (true, false) => {
                 let sink = sink.map_or_else(|| self.target.sink(&new, old).map(Arc::new), Ok)?;
                 self.target.finish(&sink, &work.basis, &new, old, digest, self.dress)?
             }
+            (false, false) if is_parted => self.target.part(&new, old, digest, self.dress)?,
             (false, false) => self.target.keep(&new, old, digest, self.dress)?,
             (_, true) => Stamp::default(),
         };

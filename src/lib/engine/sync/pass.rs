@@ -49,6 +49,8 @@ pub struct Manner {
     pub is_dry: bool,
     /// What is not as it must be in the end is no error yet.
     pub is_tolerant: bool,
+    /// A file with several names is replaced where it would only be dressed: they may all be of other copies.
+    pub spares: bool,
     /// What files wear.
     pub dress: Dress,
     /// Bytes of a page.

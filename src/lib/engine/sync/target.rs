@@ -165,20 +165,12 @@ impl<'a> Target<'a> {
         self.tree().open_read(name)?.map_or(Ok(()), |old| clone_file(&old, file))
     }
 
-    /// The content is right already; what the file wears may not be. A file with names that the source does not know of is
-    /// replaced, and what has those names wears what it did. Returns its stamp.
+    /// The content is right already; what the file wears may not be. Returns its stamp.
     pub fn keep(&self, new: &Entry, old: Option<&Entry>, digest: Cv, dress: Dress) -> Result<Stamp> {
         let here = old.map(|old| old.stamp).unwrap_or_default();
         let is_dressed = old.is_some_and(|old| is_dressed(new, old, dress));
         match self {
             Target::Direct(_) if is_dressed => Ok(here),
-            Target::Direct(tree) if is_shared(new, old) => {
-                let (file, name) = beside(tree)?;
-                self.copy_whole(&new.name, &file)?;
-                tree.dress_file(&file, new, dress)?;
-                tree.place(tree, &name, &new.name)?;
-                Ok(tree::stamp(&file)?)
-            }
             Target::Direct(tree) => {
                 tree.dress(new, dress)?;
                 Ok(tree.look(&new.name)?.map(|entry| entry.stamp).unwrap_or_default())
@@ -192,15 +184,30 @@ impl<'a> Target<'a> {
                     }
                     Some(_) if is_dressed => journal.forget(&new.name)?,
                     None if is_dressed => {}
-                    None if is_shared(new, old) => {
-                        let (staged, file) = journal.stage()?;
-                        self.copy_whole(&new.name, &file)?;
-                        journal.add(Op::Place { entry, staged, digest })?;
-                    }
                     _ => journal.add(Op::Dress(entry))?,
                 }
                 Ok(here)
             }
+        }
+    }
+
+    /// The same for a file with names that are nothing of ours: it is replaced, and what has those names wears what it did.
+    pub fn part(&self, new: &Entry, old: Option<&Entry>, digest: Cv, dress: Dress) -> Result<Stamp> {
+        match self {
+            Target::Direct(tree) => {
+                let (file, name) = beside(tree)?;
+                self.copy_whole(&new.name, &file)?;
+                tree.dress_file(&file, new, dress)?;
+                tree.place(tree, &name, &new.name)?;
+                Ok(tree::stamp(&file)?)
+            }
+            Target::Journal(_, journal) if journal.pending(&new.name).is_none() => {
+                let (staged, file) = journal.stage()?;
+                self.copy_whole(&new.name, &file)?;
+                journal.add(Op::Place { entry: new.clone(), staged, digest })?;
+                Ok(old.map(|old| old.stamp).unwrap_or_default())
+            }
+            Target::Journal(..) => self.keep(new, old, digest, dress),
         }
     }
 
@@ -320,11 +327,6 @@ fn beside(tree: &Tree) -> Result<(File, Name)> {
 /// Whether changed bytes may go into the file itself.
 fn is_patched(old: &Entry) -> bool {
     old.is_file() && old.links == 1
-}
-
-/// Whether what is here has other names than those that the source's file may have in the tree.
-pub fn is_shared(new: &Entry, old: Option<&Entry>) -> bool {
-    old.is_some_and(|old| old.is_file() && old.links > new.links)
 }
 
 /// Whether what is here wears what it should.

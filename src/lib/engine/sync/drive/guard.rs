@@ -31,24 +31,10 @@ impl Drive<'_> {
         })
     }
 
-    /// A tree must not be synced into itself.
-    pub(super) fn guard_places(&self, look: &Look) -> Result<()> {
-        let here = if self.destination.exists() {
-            identity(&Tree::open(&self.destination)?)?
-        } else {
-            format!("{} -\n{}", machine(), self.destination.to_string_lossy())
-        };
-        let (source, own) = (parts(&look.identity), parts(&here));
-        let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));
-        if is_one {
-            return fail(Code::Guarded, format!("{} and {} are one, or one is in the other", source.2, own.2));
-        }
-        Ok(())
-    }
-
     /// Another database must not be overwritten, nor a newer one, nor files that are none.
     pub(super) fn guard_database(&self, look: &Look) -> Result<()> {
-        let there = if self.destination.exists() { Some(self.destination.as_path()) } else { self.options.like() };
+        let there =
+            if self.destination.exists() { Some(self.destination.as_path()) } else { self.options.purpose.before() };
         let Some(there) = there.filter(|_| !self.options.adopts) else {
             return Ok(());
         };
@@ -91,6 +77,22 @@ impl Drive<'_> {
             None => Ok(Mode::InPlace),
         }
     }
+}
+
+/// Refuses (13) a source that is this directory, is in it or has it in it: a tree must not be copied into itself. The path
+/// is without links; what it names may not be there yet.
+pub fn apart(look: &Look, place: &Path) -> Result<()> {
+    let here = if place.exists() {
+        identity(&Tree::open(place)?)?
+    } else {
+        format!("{} -\n{}", machine(), place.to_string_lossy())
+    };
+    let (source, own) = (parts(&look.identity), parts(&here));
+    let is_one = source.0 == own.0 && (source.1 == own.1 || is_within(Path::new(source.2), Path::new(own.2)));
+    if is_one {
+        return fail(Code::Guarded, format!("{} and {} are one, or one is in the other", source.2, own.2));
+    }
+    Ok(())
 }
 
 /// Machine, root's device and inode, path.

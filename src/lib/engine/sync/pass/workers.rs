@@ -102,6 +102,7 @@ impl Pass<'_, '_> {
                     ledger: self.ledger,
                     page: self.manner.page,
                     dress: self.manner.dress,
+                    spares: self.manner.spares,
                     is_dry: self.manner.is_dry,
                     digests: self.digests.as_deref(),
                     written,

@@ -81,6 +81,7 @@ fn sync(old: &[u8], new: &[u8], mut lie: impl FnMut(Tell) -> Tell + Send) -> Don
             ledger: &ledger,
             page,
             dress,
+            spares: false,
             is_dry: false,
             digests: None,
             written: &AtomicU64::new(0),
