@@ -10,6 +10,7 @@ mod rig;
 mod tree;
 
 mod apply;
+mod base;
 mod faults;
 mod feed;
 mod fetch;
