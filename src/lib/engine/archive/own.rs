@@ -38,12 +38,9 @@ pub fn find(engine: Profile, data: &Dir, archived: Option<&Scheme>) -> Result<Op
         let Ok(kind) = kind.clone().complete(names.iter().filter_map(|name| name.to_str())) else {
             continue;
         };
-        let fixed = kind.scheme(&[]);
-        let is_one = |name: &str| match &fixed {
-            Some(scheme) => scheme.segment(name).is_some(),
-            None => kind.wants_head_of(name),
-        };
-        if names.iter().filter_map(|name| name.to_str()).any(is_one) {
+        let known = kind.scheme(&[]);
+        let is_segment = |name: &str| known.as_ref().is_some_and(|scheme| scheme.segment(name).is_some());
+        if names.iter().filter_map(|name| name.to_str()).any(|name| kind.wants_head_of(name) || is_segment(name)) {
             let (scheme, _) = log::scheme_of(&dir, Some(kind), None)?;
             found.push(Own { place, dir, scheme });
         }
