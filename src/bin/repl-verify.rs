@@ -1,7 +1,8 @@
 //! Proves a log directory and the bases in it. See repl-verify(1).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser};
@@ -9,12 +10,15 @@ use clap_complete::Shell;
 
 use repl::cli::args::{self, Log, Talk};
 use repl::cli::report;
-use repl::cli::verify::{lines, object, verdict};
+use repl::cli::verify::{compared_lines, compared_object, lines, object, verdict};
 use repl::edge::dir::Dir;
 use repl::engine::archive::base;
 use repl::engine::archive::prove::Which;
-use repl::engine::verify::{self, Options};
+use repl::engine::verify::against::{self, Compared};
+use repl::engine::verify::{self, Options, Report};
 use repl::value::exit::{Code, fail};
+use repl::value::position::Position;
+use repl::value::units;
 
 const NAME: &str = "repl-verify";
 
@@ -41,6 +45,22 @@ struct Args {
     #[arg(long, conflicts_with = "base")]
     no_bases: bool,
 
+    /// Print digests of what is held, for another site to compare, instead of findings
+    #[arg(long, conflicts_with_all = ["json", "against", "base"])]
+    digests: bool,
+
+    /// With --digests: print also that of a segment up to this position, if it is held
+    #[arg(long, value_name = "POSITION", requires = "digests")]
+    at: Option<Position>,
+
+    /// Compare with another site, by the lines of its repl-verify --digests that this command prints
+    #[arg(long, value_name = "COMMAND")]
+    against: Option<String>,
+
+    /// How long that command may take
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = units::positive_duration)]
+    timeout: Duration,
+
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -62,15 +82,34 @@ fn run(args: &Args) -> Result<()> {
         return args::completions(Args::command(), shell);
     }
     let path = args.dir.clone().unwrap_or_default();
-    let found = verify::run(&Dir::open(&path)?, &args.options()?)?;
-    if args.json {
-        report::print(format!("{}\n", object(&path.to_string_lossy(), &found)).as_bytes())?;
-    } else if !args.talk.quiet {
-        report::print(lines(&found, args.talk.verbose).as_bytes())?;
-    }
-    match (found.code(), found.faults()) {
+    let dir = Dir::open(&path)?;
+    let found = verify::run(&dir, &args.options()?)?;
+    let end = match (found.code(), found.faults()) {
         (Code::Done, _) => Ok(()),
         (code, count) => fail(code, format!("{}: {} ({count} found)", path.display(), verdict(code))),
+    };
+    let is_sound = found.code() != Code::Corrupt;
+    if args.digests {
+        if is_sound {
+            report::print(against::digests(&dir, &found, args.at)?.print().as_bytes())?;
+        }
+        return end;
+    }
+    // What is damaged here is compared with nothing.
+    let command = args.against.as_ref().filter(|_| is_sound);
+    let compared = command.map(|command| against::run(&dir, &found, command, args.timeout));
+    let (compared, unheard) = match compared.transpose() {
+        Ok(compared) => (compared, None),
+        Err(error) => (None, Some(error)),
+    };
+    args.print(&path, &found, compared.as_ref())?;
+    match (unheard, compared.map(|compared| compared.code())) {
+        (Some(error), _) => Err(error),
+        (None, Some(Code::Diverged)) => fail(Code::Diverged, format!("{}: diverged", path.display())),
+        (None, Some(Code::Gap)) if end.is_ok() => {
+            fail(Code::Gap, "between this site's log and the other one's is a gap")
+        }
+        _ => end,
     }
 }
 
@@ -78,10 +117,25 @@ impl Args {
     fn options(&self) -> Result<Options> {
         let bases = match &self.base {
             Some(name) => Which::One(name.clone()),
-            None if self.no_bases => Which::None,
+            None if self.no_bases || self.digests => Which::None,
             None => Which::All,
         };
         Ok(Options { kind: self.log.kind()?, state: self.state.clone(), bases, ..Options::default() })
+    }
+
+    fn print(&self, path: &Path, found: &Report, compared: Option<&Compared>) -> Result<()> {
+        if self.json {
+            let mut told = object(&path.to_string_lossy(), found);
+            if let Some(compared) = compared {
+                told["against"] = compared_object(compared);
+            }
+            return report::print(format!("{told}\n").as_bytes());
+        }
+        if self.talk.quiet {
+            return Ok(());
+        }
+        let compared = compared.map(compared_lines).unwrap_or_default();
+        report::print((lines(found, self.talk.verbose) + &compared).as_bytes())
     }
 }
 

@@ -304,3 +304,167 @@ fn a_record_of_what_is_held_that_is_damaged_is_told_though_the_other_one_holds()
         fs::write(&path, &kept).unwrap();
     }
 }
+
+/// What prints, at the other side, what is held there and what is asked for.
+const THERE: &str = r"$VERIFY --digests --at \$REPL_AT";
+
+#[test]
+fn digests_are_lines_that_two_sites_have_in_common() {
+    let rig = replica();
+    add_base(&rig, "b");
+    let said = rig.ok("$VERIFY --digests replica");
+    let sum = |sequence: u64, length: usize| Digest::of(&noise(5000, sequence)[..length]);
+    let lines = |said: &str| said.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let expected = [
+        format!("closed at=1-1:5000 b3={}", sum(1, 5000)),
+        format!("closed at=1-2:5000 b3={}", sum(2, 5000)),
+        format!("closed at=1-3:5000 b3={}", sum(3, 5000)),
+        format!("open at=1-4:5000 b3={}", sum(4, 5000)),
+        "end segments=4".to_owned(),
+    ];
+    assert_eq!(lines(&said), expected);
+    assert!(said.starts_with("repl-digests v=1 set="), "{said}");
+    assert!(
+        said.lines().next().unwrap().ends_with(" engine=plain pattern=log.%25S identity=- segment-size=0"),
+        "{said}"
+    );
+    assert_eq!(lines(&rig.ok("$VERIFY --pattern log.%S --digests master")), expected);
+    let at = rig.ok("$VERIFY --digests --at 1-4:17 replica");
+    assert!(at.ends_with(&format!("prefix at=1-4:17 b3={}\nend segments=4\n", sum(4, 17))), "{at}");
+    assert_eq!(rig.ok("$VERIFY --digests --at 1-4:5001 replica"), said);
+    // Of what has a hole there are the lines that are left, of what is damaged none.
+    fs::remove_file(rig.path("replica/log.2")).unwrap();
+    let ran = rig.run("$VERIFY --digests replica");
+    assert_eq!((ran.code, ran.out.lines().count()), (3, 5), "{ran:?}");
+    flip(rig.path("replica/log.3"), 0);
+    let ran = rig.run("$VERIFY --digests replica");
+    assert_eq!((ran.code, ran.out.as_str()), (6, ""));
+    rig.run("$VERIFY --digests --json replica").fails(2, "cannot be used with");
+}
+
+/// Compares the replica with the master.
+fn against(rig: &Rig, options: &str) -> super::rig::Ran {
+    rig.run(&format!("$VERIFY {options} --against \"{THERE} --pattern log.%S master\" replica"))
+}
+
+fn summary(ran: &super::rig::Ran) -> (i32, &str) {
+    (ran.code, ran.out.lines().last().unwrap_or_default())
+}
+
+#[test]
+fn a_site_is_compared_with_another_one_without_its_log() {
+    let rig = replica();
+    let says = |words: &str| assert_eq!(summary(&against(&rig, "")), (0, words));
+    says("equal: 4 segments, 20000 bytes the same");
+    // The master has gone on, in the open segment and behind it.
+    rig.append("log.4", "more");
+    says("equal: 3 segments, 20000 bytes the same, behind by 0 segments, 4 bytes");
+    rig.write("log.5", "next");
+    says("equal: 3 segments, 20000 bytes the same, behind by 1 segments, 8 bytes");
+    let json: serde_json::Value = serde_json::from_str(&against(&rig, "--json").out).unwrap();
+    assert_eq!(json["against"]["behind"], serde_json::json!({"segments": 1, "bytes": 8}));
+    assert_eq!((&json["against"]["verdict"], &json["verdict"]), (&"equal".into(), &"whole".into()));
+    // Seen from the other side, it is ahead.
+    let ran = rig.run("$VERIFY --pattern log.%S --against \"$VERIFY --digests replica\" master");
+    assert_eq!(summary(&ran), (0, "equal: 3 segments, 20000 bytes the same, ahead by 1 segments, 8 bytes"));
+    // Where it is not asked for, nothing of the open segment can be proven.
+    let ran = rig.run("$VERIFY --against \"$VERIFY --pattern log.%S --digests master\" replica");
+    let unproven = "equal: 3 segments, 15000 bytes the same, behind by 1 segments, 8 bytes, nothing proven of 1-4:5000";
+    assert_eq!(summary(&ran), (0, unproven));
+    // The master gives up what it no longer needs.
+    fs::remove_file(rig.path("master/log.1")).unwrap();
+    says(
+        "equal: 2 segments, 15000 bytes the same, behind by 1 segments, 8 bytes, older only here 1 segments, 5000 bytes",
+    );
+    // Until this site ends before it begins.
+    for sequence in 2..=5 {
+        fs::remove_file(rig.path(&format!("master/log.{sequence}"))).unwrap();
+    }
+    rig.write("log.7", "far");
+    let ran = against(&rig, "");
+    assert!(ran.out.contains("gap - the other site begins with 1-7, this one ends with 1-4\n"), "{ran:?}");
+    ran.fails(3, "between this site's log and the other one's is a gap");
+}
+
+#[test]
+fn another_history_is_diverged_and_the_first_segment_is_named_with_both_digests() {
+    let rig = replica();
+    for (sequence, offset) in [(2, 4999), (4, 4999), (4, 0)] {
+        let (name, kept) = (format!("log.{sequence}"), noise(5000, sequence));
+        flip(rig.master().join(&name), offset);
+        let ran = against(&rig, "");
+        ran.fails(4, "replica: diverged");
+        let (own, other) = (Digest::of(&kept), Digest::of(&fs::read(rig.master().join(&name)).unwrap()));
+        let line =
+            format!("diverged 1-{sequence} up to 1-{sequence}:5000 it has digest {own} here and {other} there\n");
+        assert!(ran.out.contains(&line), "{ran:?}");
+        rig.write(&name, &kept);
+    }
+    // In an open one that has more bytes at one side, seen from either.
+    rig.append("log.4", "more");
+    flip(rig.path("master/log.4"), 17);
+    let other_way = rig.run("$VERIFY --pattern log.%S --against \"$VERIFY --digests replica\" master");
+    for ran in [against(&rig, ""), other_way] {
+        ran.fails(4, "diverged");
+        assert!(ran.out.contains("diverged 1-4 up to 1-4:5000 "), "{ran:?}");
+    }
+    // A closed one that has another length.
+    rig.write("log.4", noise(5000, 4));
+    rig.append("log.3", "more");
+    let ran = against(&rig, "");
+    ran.fails(4, "diverged");
+    assert!(ran.out.contains("diverged 1-3 it has 5000 bytes here and 5004 there\n"), "{ran:?}");
+}
+
+#[test]
+fn a_hole_or_damage_at_either_side_has_its_code() {
+    let rig = replica();
+    fs::remove_file(rig.path("master/log.2")).unwrap();
+    let ran = against(&rig, "");
+    ran.fails(3, "between this site's log and the other one's is a gap");
+    assert!(ran.out.contains("gap - the other site has a hole: 1-3 comes after 1-1\n"), "{ran:?}");
+    rig.write("log.2", noise(5000, 2));
+    fs::remove_file(rig.path("replica/log.2")).unwrap();
+    against(&rig, "").fails(3, "replica: gap (1 found)");
+    // A second history weighs more than a hole, and damage here more than both: then the other one is not asked.
+    flip(rig.path("master/log.3"), 9);
+    against(&rig, "").fails(4, "diverged");
+    flip(rig.path("replica/log.3"), 9);
+    rig.run("$VERIFY --against 'touch asked' replica").fails(6, "replica: corrupt");
+    assert!(!rig.path("asked").exists());
+    // Seen from the other side, it is the verdict of the one that has it.
+    let ran = rig.run("$VERIFY --pattern log.%S --against \"$VERIFY --digests replica\" master");
+    ran.fails(6, "the --against command exited with 6: repl-verify: replica: corrupt (2 found)");
+}
+
+#[test]
+fn what_another_site_says_is_not_believed_and_a_command_that_fails_is_a_link() {
+    let rig = replica();
+    let against = |command: &str| rig.run(&format!("$VERIFY --timeout 20s --against '{command}' replica"));
+    against("echo Welcome to mars; $VERIFY --digests replica").fails(6, "line 1 is none");
+    against("$VERIFY --digests replica | head -n 3").fails(6, "its last line is missing");
+    against("$VERIFY --digests replica | tac").fails(6, "line 1 is none");
+    against("true").fails(6, "its last line is missing");
+    against("head -c 1000000 /dev/urandom").fails(6, "does not print what repl-verify --digests does");
+    against("exec yes").fails(6, "has printed more than 67108864 bytes");
+    against("$VERIFY --digests replica | sed s/engine=plain/engine=bdb/").fails(5, "this log is of engine 'plain'");
+    against("$VERIFY --digests replica | sed \"s/log.%25S/log%1B.%25S/\"").fails(5, "the other one of 'log\\u{1b}.%S'");
+    against("echo no route to mars >&2; exit 255").fails(8, "the --against command exited with 255: no route to mars");
+    against("/no/such/command").fails(8, "exited with 127");
+    against("kill -9 $$").fails(8, "was killed by signal 9");
+    against("$VERIFY --digests nowhere").fails(8, "exited with 1");
+    against("$VERIFY --no-such-option").fails(2, "exited with 2");
+    let ran = rig.run("$VERIFY --timeout 50ms --against 'exec sleep 1000' replica");
+    ran.fails(8, "took too long");
+    assert!(ran.out.starts_with("whole: 4 segments"), "{ran:?}");
+}
+
+#[test]
+fn a_live_databases_log_and_its_replica_are_equal() {
+    let rig = Rig::new();
+    crate::made_by_berkeley_db(&rig, 3000);
+    assert_eq!(rig.pass("", "").code, 0);
+    let ran = rig.run(&format!("$VERIFY --against \"{THERE} master\" replica"));
+    let (code, words) = summary(&ran);
+    assert!(code == 0 && words.starts_with("equal: ") && words.ends_with(" bytes the same"), "{ran:?}");
+}

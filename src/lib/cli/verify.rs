@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::engine::archive::prove::Proven;
+use crate::engine::verify::against::{Amount, Compared};
 use crate::engine::verify::{Finding, Kind, Report};
 use crate::value::escape::show;
 use crate::value::exit::Code;
@@ -11,6 +12,7 @@ use crate::value::exit::Code;
 pub fn verdict(code: Code) -> &'static str {
     match code {
         Code::Gap => "gap",
+        Code::Diverged => "diverged",
         Code::Corrupt => "corrupt",
         _ => "whole",
     }
@@ -111,5 +113,52 @@ fn base_object(base: &Proven) -> serde_json::Value {
         "position": record.and_then(|record| record.position).map(|position| position.to_string()),
         "time": record.and_then(|record| record.time).map(|time| time.to_string()),
         "verdict": base_verdict(base),
+    })
+}
+
+/// A line for each thing in which another site differs, then the summary.
+pub fn compared_lines(compared: &Compared) -> String {
+    let mut lines = String::new();
+    if let Some((segment, text)) = &compared.difference {
+        lines += &format!("diverged {segment} {text}\n");
+    }
+    lines += &compared.holes.iter().map(|hole| format!("gap - {hole}\n")).collect::<String>();
+    let part = |words: &str, amount: Amount| match amount {
+        Amount { segments: 0, bytes: 0 } => String::new(),
+        Amount { segments, bytes } => format!(", {words} {segments} segments, {bytes} bytes"),
+    };
+    let Compared { equal, behind, ahead, older_here, older_there, unproven, .. } = *compared;
+    let unproven = unproven.map(|at| format!(", nothing proven of {at}")).unwrap_or_default();
+    let verdict = compared_verdict(compared);
+    let Amount { segments, bytes } = equal;
+    lines += &format!("{verdict}: {segments} segments, {bytes} bytes the same");
+    lines += &part("behind by", behind);
+    lines += &part("ahead by", ahead);
+    lines += &part("older only here", older_here);
+    lines += &part("older only there", older_there);
+    lines + &unproven + "\n"
+}
+
+fn compared_verdict(compared: &Compared) -> &'static str {
+    match compared.code() {
+        Code::Done => "equal",
+        code => verdict(code),
+    }
+}
+
+/// The same as one JSON object.
+pub fn compared_object(compared: &Compared) -> serde_json::Value {
+    let amount = |amount: Amount| json!({"segments": amount.segments, "bytes": amount.bytes});
+    let difference = compared.difference.as_ref();
+    json!({
+        "equal": amount(compared.equal),
+        "behind": amount(compared.behind),
+        "ahead": amount(compared.ahead),
+        "older_here": amount(compared.older_here),
+        "older_there": amount(compared.older_there),
+        "unproven": compared.unproven.map(|at| at.to_string()),
+        "difference": difference.map(|(segment, text)| json!({"segment": segment.to_string(), "text": text})),
+        "holes": compared.holes,
+        "verdict": compared_verdict(compared),
     })
 }

@@ -25,6 +25,8 @@ use crate::value::exit::{Code, fail};
 
 /// Bytes of output that are kept.
 const TAIL: usize = 2048;
+/// How long the rest of a pipe is read once the command at its other end is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ours are closed by themselves; these may be the operator's, such as a lock that his script holds on descriptor 9: a
 /// server would hold it for ever.
@@ -39,6 +41,19 @@ pub struct Hook {
     pub command: String,
     /// After this long it is killed; `None` waits for ever.
     pub timeout: Option<Duration>,
+}
+
+/// What a command has answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its exit status; `None` when a signal or the time-out ended it.
+    pub status: Option<i32>,
+    /// What it printed.
+    pub bytes: Vec<u8>,
+    /// Whether that is more than was asked for.
+    pub is_long: bool,
+    /// How it ended, with the tail of its standard error; `None` for exit status 0.
+    pub words: Option<String>,
 }
 
 impl Hook {
@@ -62,6 +77,25 @@ impl Hook {
             Some(code) if code < 126 => Ok(code),
             _ => judge(&self.shown(), status, &printed).map(|()| 0),
         }
+    }
+
+    /// Runs a command for what it prints on its standard output, of which it is given up after `most` bytes.
+    pub fn listen(&self, values: &[(&str, String)], most: u64) -> Result<Answer> {
+        let mut child = self.begin(None, values)?;
+        let output = child.stdout.take();
+        let (heard, answer) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read until an error is judged by the command's own exit status.
+            let _ = output.map(|output| output.take(most + 1).read_to_end(&mut bytes));
+            let _ = heard.send(bytes);
+        });
+        let (status, printed) = end(child, self.timeout)?;
+        // Something that it left running may hold the pipe open: then nothing was heard to its end.
+        let bytes = answer.recv_timeout(PATIENCE).unwrap_or_default();
+        let words = judge(&self.shown(), status, &printed).err().map(|error| error.to_string());
+        let is_long = bytes.len() as u64 > most;
+        Ok(Answer { status: status.and_then(|status| status.code()), bytes, is_long, words })
     }
 
     /// Runs a command that may leave a server running. What both print goes to `output`.
@@ -204,6 +238,21 @@ mod tests {
         for silent in ["/no/such/command", "kill -9 $$"] {
             assert_eq!(code_of(&hook(silent).ask(None, &[]).unwrap_err()), Code::Hook, "{silent}");
         }
+    }
+
+    #[test]
+    fn what_is_heard_is_standard_output_and_has_an_end() {
+        let heard = hook("echo one; echo two >&2").listen(&[], 4).unwrap();
+        assert_eq!(
+            (heard.status, heard.bytes.as_slice(), heard.is_long, heard.words),
+            (Some(0), b"one\n".as_slice(), false, None)
+        );
+        let failed = hook("echo one; echo two >&2; exit 3").listen(&[], 4).unwrap();
+        assert_eq!((failed.status, failed.words.as_deref()), (Some(3), Some("the feed command exited with 3: two")));
+        let endless = hook("exec yes").listen(&[], 4).unwrap();
+        assert!(endless.is_long && endless.bytes.len() == 5, "{endless:?}");
+        let slow = Hook { timeout: Some(Duration::from_millis(50)), ..hook("exec sleep 1000") };
+        assert_eq!(slow.listen(&[], 4).unwrap().status, None);
     }
 
     #[test]

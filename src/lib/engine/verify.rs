@@ -4,6 +4,7 @@
 //! What a replica holds is what its `position` says: files and lines beyond it are not judged. In a master's directory
 //! the segment that is being written counts as far as its records are whole.
 
+pub mod against;
 mod expected;
 mod segment;
 
