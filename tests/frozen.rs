@@ -6,6 +6,7 @@
 use repl::engine::sync::journal::op::{Extent, Op};
 use repl::engine::sync::journal::record::{self, Header as SyncHeader, Id, Record};
 use repl::engine::sync::marker::{Marker, Step};
+use repl::rule::digests::{Digests, Held, Log};
 use repl::rule::pattern::Pattern;
 use repl::rule::scheme::{Engine, Scheme};
 use repl::rule::stream::back::{Ack, Line, Welcome};
@@ -25,6 +26,7 @@ const STREAM: &[u8] = include_bytes!("data/stream-v1.bin");
 const STREAM_ZSTD: &[u8] = include_bytes!("data/stream-v1-zstd.bin");
 const STREAM_RARE: &[u8] = include_bytes!("data/stream-v1-rare.bin");
 const BACK: &[u8] = include_bytes!("data/back-v1.txt");
+const DIGESTS: &[u8] = include_bytes!("data/digests-v1.txt");
 const SYNC_MARKER: &[u8] = include_bytes!("data/sync-marker-v1.txt");
 const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
 const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
@@ -308,10 +310,24 @@ fn samples_are_what_they_were() {
         (SYNC_MARKER, "d9b4de3ef1069d355ce10a89658b916d0ab06ce1845596c6d533e1b3697474ec"),
         (SYNC_LOG, "2cbce102d43d9e6d86ef256c37a652d3fee0324a6adb3fcd3dab9ad30ecf5075"),
         (SYNC_FINAL, "cf2f865c872602c552ded047f7ee6f5d34bdda7b590a8386dd604ddedb84a014"),
+        (DIGESTS, "064bc8bdbe98ab05ada9fd49ee665de4c5a7921589b2a6bfb89a61fd2a6887e3"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);
     }
+}
+
+#[test]
+fn what_a_site_holds_is_read_from_version_1() {
+    let scheme = Scheme::Mariadb(Pattern::parse("bin.%06S").unwrap());
+    let held = |length, bytes, is_closed| Held { length, digest: Digest::of(bytes), is_closed };
+    let segments = [(Segment::new(1, 7), held(1 << 20, b"one", true)), (Segment::new(1, 8), held(4096, b"two", false))];
+    let expected = Digests {
+        log: Log::new(&scheme, "north sea"),
+        segments: segments.into(),
+        prefix: Some((position("1-8:256"), Digest::of(b"three"))),
+    };
+    assert_eq!(Digests::parse(DIGESTS), Ok(expected));
 }
 
 #[test]
