@@ -131,6 +131,7 @@ impl Dir {
             Ok(()) => {
                 // The umask may have taken bits away; the mode is part of the contract.
                 fs::chmodat(&self.fd, name, PRIVATE_DIR, AtFlags::empty()).map_err(io::Error::from)?;
+                self.give_directory(name)?;
                 self.sync()
             }
             Err(Errno::EXIST) => Ok(()),
@@ -226,11 +227,20 @@ impl Dir {
     }
 
     /// What root makes in a directory of somebody else's is for them to read: a database's server, as a rule.
-    fn give(&self, file: &File) -> io::Result<()> {
+    pub(super) fn give(&self, file: &File) -> io::Result<()> {
         if rustix::process::geteuid().is_root() {
             let own = fs::fstat(&self.fd)?;
             let (user, group) = (fs::Uid::from_raw(own.st_uid), fs::Gid::from_raw(own.st_gid));
             fs::fchown(file, Some(user), Some(group))?;
+        }
+        Ok(())
+    }
+
+    fn give_directory(&self, name: &OsStr) -> io::Result<()> {
+        if rustix::process::geteuid().is_root() {
+            let own = fs::fstat(&self.fd)?;
+            let (user, group) = (fs::Uid::from_raw(own.st_uid), fs::Gid::from_raw(own.st_gid));
+            fs::chownat(&self.fd, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(())
     }

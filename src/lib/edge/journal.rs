@@ -1,9 +1,13 @@
 //! Files of lines that only grow: history, manifest. A line counts when its line end is there; a line that a crash cut
 //! is taken away at the next open, before anything is added behind it.
+//!
+//! Lines may be taken out by [`retain`], which puts a new file in the place of the old one, so that a reader has one of
+//! the two, whole. Who has the old one open would add to a file that has no name any more: [`Journal::renew`] looks.
+//! The two exclude each other by a lock that is the caller's.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::io::{BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Context as _, Result};
 
@@ -64,6 +68,16 @@ impl Journal {
         Ok(())
     }
 
+    /// Goes on in the file that has the name now, and behind the lines that others have added: before an append, where
+    /// others may write.
+    pub fn renew(&mut self, dir: &Dir, name: &str) -> Result<()> {
+        let own = self.file.metadata()?;
+        if dir.identity(name)? != Some((own.dev(), own.ino())) || own.len() != self.length {
+            *self = Journal::open(dir, name, |_| true)?;
+        }
+        Ok(())
+    }
+
     /// Makes all lines durable.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().with_context(|| format!("cannot sync {}", self.shown))
@@ -88,28 +102,59 @@ pub fn read(dir: &Dir, name: &str, mut line: impl FnMut(&str) -> Result<()>) -> 
     }
 }
 
-/// Reads a journal that grows, line by line. When the journal was cut below what was read, reading starts over.
+/// Takes the lines out that are not kept: at every instant, and after a power cut, all of them are there or only those
+/// that are kept. Nothing is written when all are.
+pub fn retain(dir: &Dir, name: &str, mut keep: impl FnMut(&str) -> bool) -> Result<()> {
+    let mut is_whole = true;
+    read(dir, name, |line| {
+        is_whole &= keep(line);
+        Ok(())
+    })?;
+    if is_whole {
+        return Ok(());
+    }
+    let temporary = format!("{name}.new");
+    dir.remove_if_there(&temporary)?;
+    let mut write = || -> Result<()> {
+        let file = dir.create_new(&temporary)?;
+        let mut kept = BufWriter::new(&file);
+        read(dir, name, |line| {
+            if keep(line) {
+                writeln!(kept, "{line}")?;
+            }
+            Ok(())
+        })?;
+        kept.flush()?;
+        drop(kept);
+        dir.give(&file)?;
+        file.sync_all()?;
+        dir.rename_over(&temporary, name)
+    };
+    write().with_context(|| format!("cannot write {}", dir.shown(name)))
+}
+
+/// Reads a journal that grows, line by line. When lines were cut or taken out, reading starts over.
 #[derive(Debug)]
 pub struct Follow {
     dir: Dir,
     name: String,
+    /// Kept open: the number of an inode that is open is nobody else's.
+    file: Option<File>,
     read: u64,
 }
 
 impl Follow {
     /// From the first line of a journal that may not exist yet.
     pub fn new(dir: Dir, name: &str) -> Follow {
-        Follow { dir, name: name.to_owned(), read: 0 }
+        Follow { dir, name: name.to_owned(), file: None, read: 0 }
     }
 
     /// The next whole line that is there.
     pub fn next_line(&mut self) -> Result<Option<String>> {
-        let Some(file) = self.dir.open_read(&self.name)? else {
+        self.look()?;
+        let Some(file) = &self.file else {
             return Ok(None);
         };
-        if file.metadata()?.len() < self.read {
-            self.read = 0;
-        }
         let mut lines = BufReader::new(file);
         lines.seek(SeekFrom::Start(self.read))?;
         let mut line = String::new();
@@ -119,6 +164,18 @@ impl Follow {
         };
         self.read += line.len() as u64;
         Ok(Some(text.to_owned()))
+    }
+
+    /// Takes up the file that has the name now.
+    fn look(&mut self) -> Result<()> {
+        let own = self.file.as_ref().map(File::metadata).transpose()?;
+        let is_cut = own.as_ref().is_some_and(|own| own.len() < self.read);
+        let own = own.map(|own| (own.dev(), own.ino()));
+        if is_cut || own.is_none() || self.dir.identity(&self.name)? != own {
+            self.file = self.dir.open_read(&self.name)?;
+            self.read = 0;
+        }
+        Ok(())
     }
 }
 
@@ -142,5 +199,38 @@ mod tests {
         assert_eq!(lines, ["one", "two", "three"]);
         drop(Journal::open(&dir, "j", |line| line != "two").unwrap());
         assert_eq!(std::fs::read_to_string(root.path().join("j")).unwrap(), "one\n");
+    }
+
+    fn lines(dir: &Dir) -> Vec<String> {
+        let mut lines = Vec::new();
+        read(dir, "j", |line| {
+            lines.push(line.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        lines
+    }
+
+    #[test]
+    fn lines_are_taken_out_beside_a_writer_and_a_reader() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        let mut writer = Journal::open(&dir, "j", |_| true).unwrap();
+        let mut reader = Follow::new(dir.try_clone().unwrap(), "j");
+        writer.append("one\ntwo\n").unwrap();
+        assert_eq!(reader.next_line().unwrap().as_deref(), Some("one"));
+        retain(&dir, "j", |line| line != "one").unwrap();
+        writer.renew(&dir, "j").unwrap();
+        writer.append("three\nfour\n").unwrap();
+        assert_eq!(lines(&dir), ["two", "three", "four"]);
+        // The new file is longer than what was read of the old one, and is read from its beginning all the same.
+        let read: Vec<_> = std::iter::from_fn(|| reader.next_line().unwrap()).collect();
+        assert_eq!(read, ["two", "three", "four"]);
+        // Another writer's line is not written over.
+        Journal::open(&dir, "j", |_| true).unwrap().append("five\n").unwrap();
+        writer.renew(&dir, "j").unwrap();
+        writer.append("six\n").unwrap();
+        assert_eq!(lines(&dir)[2..], ["four", "five", "six"]);
+        assert_eq!(dir.names().unwrap(), ["j"]);
     }
 }

@@ -1,6 +1,7 @@
 //! One writer per directory. The lock is an flock: it dies with its process, whatever killed it, and no child inherits
 //! it, since the descriptor is closed on exec. The file's text names the holder for the one who is refused.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -22,10 +23,7 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock `name` in a directory or says who holds it (exit code 7). Never waits.
     pub fn take(dir: &Dir, name: &str) -> Result<Lock> {
-        let file = match dir.open_write(name)? {
-            Some(file) => file,
-            None => dir.create_new(name).or_else(|error| dir.open_write(name)?.ok_or(error))?,
-        };
+        let file = open(dir, name)?;
         if !try_lock(&file).with_context(|| format!("cannot lock {}", dir.shown(name)))? {
             let mut holder = [0; 200];
             let length = file.read_at(&mut holder, 0).unwrap_or(0);
@@ -42,6 +40,31 @@ impl Lock {
         Ok(Lock { fd: file.into() })
     }
 
+    /// Takes the lock `name` in a directory, once whoever has it is done: for what is held for moments only.
+    pub fn wait(dir: &Dir, name: &str) -> Result<Lock> {
+        let file = open(dir, name)?;
+        wait(&file).with_context(|| format!("cannot lock {}", dir.shown(name)))?;
+        Ok(Lock { fd: file.into() })
+    }
+
+    /// Makes a new file with this text, and holds its lock. The text tells of whoever holds it, and of nothing when
+    /// nobody does, so it need not outlive a power cut.
+    pub fn on_new(dir: &Dir, name: &str, text: &str) -> Result<Lock> {
+        let file = dir.create_new(name)?;
+        wait(&file).with_context(|| format!("cannot lock {}", dir.shown(name)))?;
+        file.write_all_at(text.as_bytes(), 0).with_context(|| format!("cannot write {}", dir.shown(name)))?;
+        Ok(Lock { fd: file.into() })
+    }
+
+    /// Whether somebody holds the lock of a file that is there.
+    pub fn is_held(dir: &Dir, name: &str) -> Result<bool> {
+        let Some(file) = dir.open_read(name)? else {
+            return Ok(false);
+        };
+        // Ours for an instant; it goes with the descriptor.
+        try_lock(&file).map(|is_free| !is_free).with_context(|| format!("cannot lock {}", dir.shown(name)))
+    }
+
     /// Locks a directory itself, or says that another process has it (exit code 7).
     pub fn take_directory(dir: &Dir) -> Result<Lock> {
         let fd = dir.reopen()?;
@@ -56,6 +79,20 @@ impl Drop for Lock {
     /// Said to the kernel: closing alone would leave the lock to a child that was forked meanwhile, until it execs.
     fn drop(&mut self) {
         let _ = flock(&self.fd, FlockOperation::Unlock);
+    }
+}
+
+/// A lock's file, made if it is missing; its owner is the directory's, who may have to take it too.
+fn open(dir: &Dir, name: &str) -> Result<File> {
+    if let Some(file) = dir.open_write(name)? {
+        return Ok(file);
+    }
+    match dir.create_new(name) {
+        Ok(file) => {
+            dir.give(&file).with_context(|| format!("cannot make {}", dir.shown(name)))?;
+            Ok(file)
+        }
+        Err(error) => dir.open_write(name)?.ok_or(error),
     }
 }
 
@@ -95,5 +132,18 @@ mod tests {
         drop(held);
         Lock::take(&dir, "lock").unwrap();
         drop(as_in_a_child_before_it_execs);
+    }
+
+    #[test]
+    fn a_lock_on_a_new_file_is_seen_while_it_is_held() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        assert!(!Lock::is_held(&dir, "one").unwrap());
+        let held = Lock::on_new(&dir, "one", "text").unwrap();
+        assert!(Lock::is_held(&dir, "one").unwrap());
+        assert!(Lock::on_new(&dir, "one", "text").is_err());
+        assert_eq!(dir.read_small("one", 9).unwrap().unwrap(), b"text");
+        drop(held);
+        assert!(!Lock::is_held(&dir, "one").unwrap());
     }
 }

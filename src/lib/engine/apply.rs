@@ -37,7 +37,7 @@ use crate::rule::stream::hello::Hello;
 use crate::rule::stream::message::Message;
 use crate::value::escape::{show, show_bytes};
 use crate::value::exit::{Code, Failure, code_of, fail};
-use crate::value::position::Start;
+use crate::value::position::{Position, Start};
 
 /// Everything that `repl-apply` can be told.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl Session<'_> {
         landing.sync = self.options.sync;
         landing.differing = self.options.differing;
         landing.reason.clone_from(&self.options.reason);
-        landing.start = origin.as_ref().map(|origin| origin.start);
+        landing.start = origin.as_ref().map(|origin| origin.start).max(self.horizon()?);
         let result = self.stream(&mut frames, &mut landing, &hello, origin, start_feed);
         let place = landing.place();
         landing.finish();
@@ -212,6 +212,11 @@ impl Session<'_> {
             }
             result => result,
         }
+    }
+
+    /// Where what is kept begins, once something was pruned.
+    fn horizon(&self) -> Result<Option<Position>> {
+        Ok(site::horizon::read(self.site.lock().dir())?.map(|segment| segment.at(0)))
     }
 
     /// Checks who sends against what is pinned here, and this directory against foreign files.
@@ -318,7 +323,7 @@ impl Session<'_> {
                     landing.attach(&begin)?;
                     attached = true;
                     let pinned = self.pin(hello, origin.take(), begin.position)?;
-                    landing.start = Some(pinned.start);
+                    landing.start = Some(pinned.start).max(self.horizon()?);
                     for (name, bytes) in std::mem::take(&mut early) {
                         self.aux(&hello.scheme, &name, &bytes)?;
                     }
@@ -379,7 +384,7 @@ impl Session<'_> {
     }
 
     /// The first attach pins what the stream is of; a set's first name and a newer epoch are kept.
-    fn pin(&self, hello: &Hello, origin: Option<Origin>, start: crate::value::position::Position) -> Result<Origin> {
+    fn pin(&self, hello: &Hello, origin: Option<Origin>, start: Position) -> Result<Origin> {
         let mut site = self.site.lock();
         if hello.epoch > site::epoch(site.dir())? {
             site.set_epoch(hello.epoch)?;

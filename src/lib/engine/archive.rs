@@ -5,6 +5,7 @@
 //! are on stable storage, and bytes before it never change; so whatever was added in between lies beyond what is looked at.
 
 pub mod base;
+pub mod lease;
 pub mod own;
 pub mod prove;
 pub mod sums;
@@ -13,9 +14,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::site::{self, Holding, Origin};
+use super::site::{self, Holding, Origin, horizon};
 use crate::edge::dir::Dir;
 use crate::value::exit::{Code, Failure, fail};
+use crate::value::position::Segment;
 
 /// The directory of base copies in an archive.
 pub const BASES: &str = "bases";
@@ -31,6 +33,8 @@ pub struct Archive<'a> {
     pub origin: Origin,
     /// What is held; `None` before anything is.
     pub holding: Option<Holding>,
+    /// Before it nothing is kept any more.
+    pub horizon: Option<Segment>,
 }
 
 impl Archive<'_> {
@@ -43,7 +47,7 @@ impl Archive<'_> {
         if state.identity(site::POSITION)?.is_none() {
             return fail(Code::Corrupt, format!("{} is gone", state.shown(site::POSITION)));
         }
-        let holding = site::holding(&state)?;
-        Ok(Archive { dir, state, origin, holding })
+        let (holding, horizon) = (site::holding(&state)?, horizon::read(&state)?);
+        Ok(Archive { dir, state, origin, holding, horizon })
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::archive::Archive;
-use super::site::{self, Holding};
+use super::site::{self, Holding, horizon};
 use crate::edge::dir::Dir;
 use crate::edge::dir::draft::Place;
 use crate::edge::read::prefix_with;
@@ -76,6 +76,9 @@ impl Fetch<'_> {
             return self.nothing(&name);
         };
         let end = held.position;
+        if let Some(horizon) = self.archive.horizon.filter(|horizon| self.is_pruned(asked, *horizon)) {
+            return self.pruned(&name, horizon);
+        }
         if asked > end.segment {
             return Ok(Found::Absent(format!("{name} is not there: what is held ends at {end}")));
         }
@@ -89,6 +92,18 @@ impl Fetch<'_> {
             return Ok(Found::Absent(format!("{name} is not closed: {end} is held")));
         }
         self.open_one(&name, end.offset, held.digest, dest)
+    }
+
+    /// Whether a segment lies before what is kept. Where log forks, an earlier generation's number beyond it is one that
+    /// the log may never have had.
+    fn is_pruned(&self, asked: Segment, horizon: Segment) -> bool {
+        let may_be_none = self.archive.origin.scheme.forks() && asked.sequence > horizon.sequence;
+        asked < horizon && !may_be_none
+    }
+
+    fn pruned(&self, name: &str, horizon: Segment) -> Result<Found> {
+        let text = format!("{} was pruned: the archive keeps log from {horizon} on", self.archive.dir.shown(name));
+        Err(Failure::new(Code::Gap, text).hint("recover from a later base, or from another archive").into())
     }
 
     /// A stream was attached and no position is written. Lines of closed segments may be there from a crash in between;
@@ -180,7 +195,13 @@ impl Fetch<'_> {
     fn copy(&self, name: &str, length: u64, running: Running, digest: Digest, dest: &Path) -> Result<u64> {
         let shown = self.archive.dir.shown(name);
         let Some(file) = self.archive.dir.open_read(name)? else {
-            return Err(Failure::new(Code::Gap, format!("{shown} is missing; it is recorded as held")).into());
+            // It may have been pruned since the archive was opened.
+            let horizon = horizon::read(&self.archive.state)?;
+            let segment = self.archive.origin.scheme.segment(name);
+            return match (segment, horizon) {
+                (Some(segment), Some(horizon)) if segment < horizon => self.pruned(name, horizon).map(|_| 0),
+                _ => fail(Code::Gap, format!("{shown} is missing; it is recorded as held")),
+            };
         };
         let size = self.archive.origin.scheme.segment_size();
         let mut draft = self.place(dest)?.begin()?;

@@ -6,8 +6,11 @@
 //!   beyond it in a segment are unproven and are compared when they arrive again.
 //! - `B3SUMS`, `segments.jsonl`: a line for each closed segment, written before `position` says that it is closed. Lines
 //!   beyond `position` are from a crash in between and are cut at the next start.
+//! - `pruned`: before which segment nothing is kept any more; see [`horizon`].
 //! - `applied`: what the feed has done. `epoch`, `history.jsonl`, `lock`.
 
+pub mod horizon;
+mod lines;
 mod origin;
 
 use std::path::Path;
@@ -16,11 +19,12 @@ pub use self::origin::Origin;
 
 use anyhow::{Context as _, Result};
 
+use self::lines::Lines;
+pub use self::lines::{Closed, closed_segments, manifest, recorded};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
-use crate::edge::journal::{self, Journal};
+use crate::edge::journal::Journal;
 use crate::edge::slots::{self, Slots};
-use crate::rule::scheme::Scheme;
 use crate::rule::verdict::Held;
 use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
@@ -45,10 +49,12 @@ pub const MANIFEST: &str = "B3SUMS";
 /// See the module.
 pub const SEGMENTS: &str = "segments.jsonl";
 /// See the module.
+pub const PRUNED: &str = "pruned";
+/// See the module.
 pub const HISTORY: &str = "history.jsonl";
 
 /// What speaks of the log that lies there, and goes when that is replaced.
-pub const HELD: [&str; 5] = [APPLIED, MANIFEST, SEGMENTS, ORIGIN, POSITION];
+pub const HELD: [&str; 6] = [APPLIED, MANIFEST, SEGMENTS, PRUNED, ORIGIN, POSITION];
 
 /// What is held: the content of `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,22 +65,6 @@ pub struct Holding {
     pub boundary: Option<(Position, Option<Time>)>,
 }
 
-/// A closed segment: a line of `B3SUMS` and of `segments.jsonl`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Its numbers.
-    pub segment: Segment,
-    /// Its length in bytes.
-    pub length: u64,
-    /// Of all its bytes.
-    pub digest: Digest,
-    /// Of its file as it is, where bits are set that the other leaves out: for `B3SUMS` only.
-    pub of_file: Option<Digest>,
-    /// Its last boundary, where it has one.
-    pub boundary: Option<Position>,
-    /// The time of that boundary.
-    pub time: Option<Time>,
-}
 
 impl Holding {
     fn print(&self) -> String {
@@ -115,47 +105,6 @@ impl Holding {
     pub fn bookmark(&self) -> Bookmark {
         Bookmark { position: self.held.position, proof: Some(self.held.digest.proof()) }
     }
-}
-
-impl Closed {
-    /// A line of `segments.jsonl`, with its line end.
-    pub(in crate::engine) fn print(&self, scheme: &Scheme) -> String {
-        let line = serde_json::json!({
-            "v": 1,
-            "segment": self.segment.to_string(),
-            "name": scheme.name(self.segment),
-            "length": self.length,
-            "b3": self.digest.to_string(),
-            "boundary": self.boundary.map(|at| at.to_string()),
-            "time": self.time.map(|time| time.to_string()),
-            "received": clock::now().to_string(),
-        });
-        format!("{line}\n")
-    }
-
-    /// Reads a line of `segments.jsonl`.
-    pub(in crate::engine) fn parse(line: &str) -> Option<Closed> {
-        let value: serde_json::Value = serde_json::from_str(line).ok()?;
-        if value.get("v")?.as_u64()? != 1 {
-            return None;
-        }
-        let text = |key: &str| value.get(key)?.as_str();
-        let segment = format!("{}:0", text("segment")?).parse::<Position>().ok()?.segment;
-        Some(Closed {
-            segment,
-            length: value.get("length")?.as_u64()?,
-            digest: Digest::parse(text("b3")?)?,
-            of_file: None,
-            boundary: text("boundary").and_then(|at| at.parse().ok()),
-            time: text("time").and_then(Time::parse),
-        })
-    }
-}
-
-/// Splits a line of `B3SUMS` into digest and file name.
-fn manifest_line(line: &str) -> Option<(Digest, &str)> {
-    let (digest, name) = line.split_once("  ")?;
-    Some((Digest::parse(digest)?, name))
 }
 
 /// Opens the state directory of a log directory for reading; `None` when there is none.
@@ -202,33 +151,6 @@ pub fn epoch(state: &Dir) -> Result<u64> {
     pairs::count(text, "epoch").ok_or_else(|| damaged(state, EPOCH))
 }
 
-/// Reads `segments.jsonl`, each line to `each`.
-pub fn closed_segments(state: &Dir, mut each: impl FnMut(Closed) -> Result<()>) -> Result<()> {
-    journal::read(state, SEGMENTS, |line| each(Closed::parse(line).ok_or_else(|| damaged(state, SEGMENTS))?))
-}
-
-/// Reads `B3SUMS`, each digest and name to `each`.
-pub fn manifest(state: &Dir, mut each: impl FnMut(Digest, &str) -> Result<()>) -> Result<()> {
-    journal::read(state, MANIFEST, |line| {
-        let (digest, name) = manifest_line(line).ok_or_else(|| damaged(state, MANIFEST))?;
-        each(digest, name)
-    })
-}
-
-/// Looks for one name in `B3SUMS`, without reading what the other lines say: a server asks for one segment after another,
-/// and there may be many.
-pub fn recorded(state: &Dir, name: &str) -> Result<Option<Digest>> {
-    let mut found = None;
-    journal::read(state, MANIFEST, |line| {
-        if line.ends_with(name) {
-            let (digest, of) = manifest_line(line).ok_or_else(|| damaged(state, MANIFEST))?;
-            found = if of == name { Some(digest) } else { found };
-        }
-        Ok(())
-    })?;
-    Ok(found)
-}
-
 fn damaged(state: &Dir, name: &str) -> anyhow::Error {
     Failure::new(Code::Corrupt, format!("{} is damaged", state.shown(name))).into()
 }
@@ -238,8 +160,7 @@ pub struct Site {
     dir: Dir,
     position: Slots,
     history: Journal,
-    closed: Option<(Journal, Journal)>,
-    scheme: Option<Scheme>,
+    lines: Option<Lines>,
 }
 
 impl Site {
@@ -252,26 +173,8 @@ impl Site {
             return fail(Code::Corrupt, format!("{} says what is held, but {ORIGIN} is gone", dir.shown(POSITION)));
         }
         let history = Journal::open(&dir, HISTORY, |_| true)?;
-        let scheme = origin.as_ref().map(|origin| origin.scheme.clone());
-        let mut site = Site { dir, position, history, closed: None, scheme };
-        site.open_closed(holding.as_ref())?;
-        Ok((site, origin, holding))
-    }
-
-    /// Opens the journals of closed segments, cut behind what is held.
-    fn open_closed(&mut self, holding: Option<&Holding>) -> Result<()> {
-        let Some(scheme) = self.scheme.clone() else {
-            return Ok(());
-        };
-        let is_held = |segment: Segment| holding.is_some_and(|holding| holding.holds(segment));
-        let manifest = Journal::open(&self.dir, MANIFEST, |line| {
-            manifest_line(line).and_then(|(_, name)| scheme.segment(name)).is_some_and(is_held)
-        })?;
-        let segments = Journal::open(&self.dir, SEGMENTS, |line| {
-            Closed::parse(line).is_some_and(|closed| is_held(closed.segment))
-        })?;
-        self.closed = Some((manifest, segments));
-        Ok(())
+        let lines = origin.as_ref().map(|origin| Lines::open(&dir, &origin.scheme, holding.as_ref())).transpose()?;
+        Ok((Site { dir, position, history, lines }, origin, holding))
     }
 
     /// The state directory.
@@ -282,9 +185,8 @@ impl Site {
     /// Pins what a first stream is of, or a set's name that was not known before.
     pub fn pin(&mut self, origin: &Origin) -> Result<()> {
         self.dir.replace(ORIGIN, origin.print().as_bytes())?;
-        if self.closed.is_none() {
-            self.scheme = Some(origin.scheme.clone());
-            self.open_closed(None)?;
+        if self.lines.is_none() {
+            self.lines = Some(Lines::open(&self.dir, &origin.scheme, None)?);
         }
         Ok(())
     }
@@ -296,19 +198,10 @@ impl Site {
 
     /// Records closed segments, durably.
     pub fn close(&mut self, segments: &[Closed]) -> Result<()> {
-        let (Some((manifest, journal)), Some(scheme)) = (&mut self.closed, &self.scheme) else {
-            return fail(Code::Failed, "a segment was closed before anything was attached");
-        };
-        if segments.is_empty() {
-            return Ok(());
+        match &mut self.lines {
+            Some(lines) => lines.add(&self.dir, segments),
+            None => fail(Code::Failed, "a segment was closed before anything was attached"),
         }
-        let sum = |one: &Closed| format!("{}  {}\n", one.of_file.unwrap_or(one.digest), scheme.name(one.segment));
-        let sums: String = segments.iter().map(sum).collect();
-        let lines: String = segments.iter().map(|one| one.print(scheme)).collect();
-        manifest.append(&sums)?;
-        journal.append(&lines)?;
-        manifest.sync()?;
-        journal.sync()
     }
 
     /// Records what is held, durably. The data must be on stable storage before.
@@ -319,18 +212,33 @@ impl Site {
     /// Goes back to an earlier holding: lines of closed segments behind it are cut.
     pub fn go_back(&mut self, holding: &Holding) -> Result<()> {
         self.hold(holding)?;
-        self.open_closed(Some(holding))
+        match &mut self.lines {
+            Some(lines) => lines.cut(&self.dir, holding),
+            None => Ok(()),
+        }
     }
 
     /// Adds a line to the history, durably.
     pub fn record(&mut self, what: &str, detail: &str, reason: Option<&str>) -> Result<()> {
-        let mut line = serde_json::json!({"v": 1, "time": clock::now().to_string(), "what": what, "detail": detail});
-        if let Some(reason) = reason {
-            line["reason"] = reason.into();
-        }
-        self.history.append(&format!("{line}\n"))?;
-        self.history.sync()
+        let _alone = lines::alone(&self.dir)?;
+        self.history.renew(&self.dir, HISTORY)?;
+        write_history(&mut self.history, what, detail, reason)
     }
+}
+
+/// Adds a line to the history of a site that another process may have open.
+pub fn record(state: &Dir, what: &str, detail: &str, reason: Option<&str>) -> Result<()> {
+    let _alone = lines::alone(state)?;
+    write_history(&mut Journal::open(state, HISTORY, |_| true)?, what, detail, reason)
+}
+
+fn write_history(history: &mut Journal, what: &str, detail: &str, reason: Option<&str>) -> Result<()> {
+    let mut line = serde_json::json!({"v": 1, "time": clock::now().to_string(), "what": what, "detail": detail});
+    if let Some(reason) = reason {
+        line["reason"] = reason.into();
+    }
+    history.append(&format!("{line}\n"))?;
+    history.sync()
 }
 
 /// Reads what the feed has done; `None` when it has done nothing.

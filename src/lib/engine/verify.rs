@@ -17,6 +17,7 @@ use self::expected::Expected;
 
 use super::archive::prove::{self, Proven, Which};
 use super::log::{self, scheme_of};
+use super::site::{self, horizon};
 use crate::edge::dir::Dir;
 use crate::rule::scheme::{self, Mark, Scheme, Step};
 use crate::value::digest::Digest;
@@ -152,6 +153,9 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     let mut findings = missing(&scheme, &present, &expected, present.first().copied().filter(|_| is_servers));
     findings.extend(expected.faults(&scheme));
     let reads = segment::read_all(dir, &scheme, &present, &expected, scope.until)?;
+    // What was pruned since we began has gone by right.
+    let horizon = site::peek(dir, state)?.map(|state| horizon::read(&state)).transpose()?.flatten();
+    findings.retain(|finding| Some(finding.segment) >= horizon);
     let mut report = Report {
         set: set.unwrap_or_default(),
         segments: reads.len() as u64,
@@ -171,11 +175,12 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Segments in order; at a replica none beyond what it holds.
+/// Segments in order; at a replica none beyond what it holds, and none before what it keeps.
 fn present(dir: &Dir, scheme: &Scheme, expected: &Expected) -> Result<Vec<Segment>> {
     let last = expected.holding.map(|holding| holding.held.position.segment);
     let segments = log::segments(dir, scheme, |_| false)?.into_keys();
-    Ok(segments.filter(|segment| last.is_none_or(|last| *segment <= last)).collect())
+    let is_kept = |segment: &Segment| Some(*segment) >= expected.horizon && last.is_none_or(|last| *segment <= last);
+    Ok(segments.filter(is_kept).collect())
 }
 
 /// Holes in the order, and what the records name and is not there. What lies before `first` need not be there.

@@ -140,6 +140,7 @@ impl Source {
 
     /// Reads the directory: what is there, what has gone.
     pub(super) fn list(&mut self) -> Result<()> {
+        let mut horizon = None;
         if self.replica.is_none() {
             // A receiver may take this directory up while it is shipped on.
             self.replica = site::peek_receiver(&self.dir)?;
@@ -149,11 +150,12 @@ impl Source {
             // The log of a database that was promoted is its own.
             let promoted = log::promoted(&self.dir, state, &self.scheme, held.segment.generation)?;
             self.cap = promoted.is_none().then_some(held);
+            horizon = site::horizon::read(state)?;
         }
         let (mut found, mut newest) = (BTreeMap::new(), None);
         for segment in log::segments(&self.dir, &self.scheme, |segment| self.known.contains_key(&segment))?.into_keys()
         {
-            if self.cap.is_some_and(|cap| segment > cap.segment) {
+            if self.cap.is_some_and(|cap| segment > cap.segment) || Some(segment) < horizon {
                 continue;
             }
             newest = newest.max(Some(segment));

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::{Finding, Kind};
 use crate::edge::dir::Dir;
 use crate::edge::slots;
-use crate::engine::site::{self, Closed, Holding};
+use crate::engine::site::{self, Closed, Holding, horizon};
 use crate::rule::scheme::Scheme;
 use crate::value::digest::Digest;
 use crate::value::position::Segment;
@@ -22,6 +22,8 @@ pub(super) struct Expected {
     pub(super) holding: Option<Holding>,
     /// The closed segments that are held.
     pub(super) closed: BTreeMap<Segment, Record>,
+    /// Before it nothing is kept any more.
+    pub(super) horizon: Option<Segment>,
     /// Whether one of the two records of what is held is damaged.
     is_torn: bool,
 }
@@ -40,11 +42,12 @@ impl Expected {
     pub(super) fn read(dir: &Dir, state: Option<&Path>, scheme: &Scheme) -> Result<Expected> {
         let mut closed: BTreeMap<Segment, Record> = BTreeMap::new();
         let Some(state) = site::peek(dir, state)? else {
-            return Ok(Expected { holding: None, closed, is_torn: false });
+            return Ok(Expected { holding: None, closed, horizon: None, is_torn: false });
         };
         let is_torn = slots::is_torn(&state, site::POSITION)?;
-        let holding = site::holding(&state)?;
-        let is_held = |segment: Segment| holding.is_some_and(|holding| holding.holds(segment));
+        let (holding, horizon) = (site::holding(&state)?, horizon::read(&state)?);
+        let is_held =
+            |segment: Segment| Some(segment) >= horizon && holding.is_some_and(|holding| holding.holds(segment));
         site::manifest(&state, |digest, name| {
             if let Some(segment) = scheme.segment(name).filter(|segment| is_held(*segment)) {
                 closed.entry(segment).or_default().of_file = Some(digest);
@@ -57,7 +60,7 @@ impl Expected {
             }
             Ok(())
         })?;
-        Ok(Expected { holding, closed, is_torn })
+        Ok(Expected { holding, closed, horizon, is_torn })
     }
 
     /// What is wrong with the records themselves.
