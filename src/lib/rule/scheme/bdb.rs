@@ -8,8 +8,10 @@
 //! All numbers are in the byte order of the machine that wrote the log; the magic number shows which.
 //! Encrypted logs have another header and are refused as damaged.
 
+pub mod checkpoint;
 mod checksum;
 
+use self::checkpoint::Checkpoint;
 use super::{Beside, Closure, Mark};
 use crate::value::position::{Segment, number};
 use crate::value::time::Time;
@@ -196,6 +198,8 @@ pub struct Scanner {
     boundary: Option<Mark>,
     until: Option<Time>,
     past: bool,
+    /// The checkpoints that were seen, where they are asked for.
+    checkpoints: Option<Vec<Checkpoint>>,
 }
 
 impl Scanner {
@@ -212,7 +216,18 @@ impl Scanner {
             boundary: None,
             until,
             past: false,
+            checkpoints: None,
         }
+    }
+
+    /// The same, which remembers the checkpoints that it sees.
+    pub fn noting_checkpoints() -> Scanner {
+        Scanner { checkpoints: Some(Vec::new()), ..Scanner::new(None) }
+    }
+
+    /// The checkpoints among the whole records so far, in order.
+    pub fn checkpoints(&self) -> &[Checkpoint] {
+        self.checkpoints.as_deref().unwrap_or_default()
     }
 
     /// See [`super::Scanner::at`].
@@ -334,6 +349,12 @@ impl Scanner {
         }
         self.last = self.safe as u32;
         self.safe = self.at;
+        if let (Some(checkpoints), TXN_CKP) = (&mut self.checkpoints, order.u32(&self.kept, 12))
+            && length >= 36
+        {
+            let begins = Segment::new(1, u64::from(order.u32(&self.kept, 28))).at(u64::from(order.u32(&self.kept, 32)));
+            checkpoints.push(Checkpoint { offset: u64::from(self.last), begins });
+        }
         let time = match order.u32(&self.kept, 12) {
             TXN_REGOP if length >= 36 => order.u32(&self.kept, 32),
             TXN_CKP if length >= 48 => order.u32(&self.kept, 44),
