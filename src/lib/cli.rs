@@ -5,6 +5,7 @@ pub mod args;
 pub mod base;
 pub mod fetch;
 pub mod narrate;
+pub mod prune;
 pub mod recover;
 pub mod report;
 pub mod restrict;

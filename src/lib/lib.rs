@@ -55,7 +55,7 @@
 //!
 //! The network is touched in one place, [`edge::ssh`]; else a link is a command that the operator named, or the standard
 //! streams.
-//! Nothing writes to a master's log directory, unless `--purge` is asked for. Nothing is acknowledged before it is on
+//! Nothing removes from a master's log directory but `--purge` and `repl-prune`, and nothing writes there. Nothing is acknowledged before it is on
 //! stable storage.
 //!
 //! # At 3 a.m.
@@ -72,7 +72,8 @@
 //! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |
 //! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
 //! | the same with MariaDB's default feed | the `mariadb` beside it, and [`engine::mariadb`] |
-//! | the master keeps too much log, or too little | [`engine::ship`], its `release`; [`engine::postgres`] (slots), [`engine::mariadb`] |
+//! | the master keeps too much log, or too little | [`engine::release`], [`engine::prune::master`]; [`engine::postgres`] (slots), [`engine::mariadb`] |
+//! | an archive keeps too much, or has lost a base | `repl-prune --explain NAME`; the rules: [`rule::retention`], the order of steps: [`engine::prune::archive`] |
 //! | a standby or an archive does not follow a timeline | [`engine::log`] (which segments are one history), [`rule::scheme::postgres`] |
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |

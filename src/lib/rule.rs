@@ -3,6 +3,7 @@
 pub mod digests;
 pub mod known_hosts;
 pub mod pattern;
+pub mod retention;
 pub mod scheme;
 pub mod stream;
 pub mod sync;

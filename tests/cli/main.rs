@@ -16,6 +16,7 @@ mod feed;
 mod fetch;
 mod link;
 mod patch;
+mod prune;
 mod restrict;
 mod role;
 mod scripts;

@@ -17,6 +17,7 @@ pub const SHIP: &str = env!("CARGO_BIN_EXE_repl-ship");
 pub const APPLY: &str = env!("CARGO_BIN_EXE_repl-apply");
 pub const VERIFY: &str = env!("CARGO_BIN_EXE_repl-verify");
 pub const FETCH: &str = env!("CARGO_BIN_EXE_repl-fetch");
+pub const PRUNE: &str = env!("CARGO_BIN_EXE_repl-prune");
 pub const ROLE: &str = env!("CARGO_BIN_EXE_repl-role");
 pub const SYNC: &str = env!("CARGO_BIN_EXE_repl-sync");
 pub const BASE: &str = env!("CARGO_BIN_EXE_repl-base");
@@ -60,13 +61,13 @@ impl Rig {
         file.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// A shell in the scratch directory, with `$SHIP`, `$APPLY`, `$VERIFY`, `$FETCH`, `$ROLE`, `$SYNC`, `$BASE`, `$RECOVER`, and a state home of its own. `pipefail` is
-    /// on: the exit code is the first failing command's from the right.
+    /// A shell in the scratch directory, with the suite's commands as `$SHIP`, `$APPLY` and so on, and a state home of its
+    /// own. `pipefail` is on: the exit code is the first failing command's from the right.
     pub fn sh(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("set -o pipefail\n{script}")).current_dir(self.root.path());
         command.env("SHIP", SHIP).env("APPLY", APPLY).env("VERIFY", VERIFY).env("FETCH", FETCH).env("ROLE", ROLE);
-        command.env("SYNC", SYNC).env("BASE", BASE).env("RECOVER", RECOVER);
+        command.env("SYNC", SYNC).env("PRUNE", PRUNE).env("BASE", BASE).env("RECOVER", RECOVER);
         command.env("XDG_STATE_HOME", self.path("xdg")).env("REPL_TEST_STATE", self.path("state"));
         command.stdin(Stdio::null());
         command

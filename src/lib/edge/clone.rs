@@ -326,6 +326,13 @@ pub fn free_space(dir: &Dir) -> Result<(u64, u64)> {
     Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
 }
 
+/// How many bytes the file system of a directory has, free or not.
+pub fn whole_space(dir: &Dir) -> Result<u64> {
+    let stat = fs::fstatvfs(dir.reopen()?).map_err(io::Error::from);
+    let stat = stat.with_context(|| format!("cannot look at {}", dir::shown(dir.path())))?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
 /// Whether a file system, or another part of the same one, is mounted here.
 pub fn is_mount_point(dir: &Dir) -> Result<bool> {
     let fd = dir.reopen()?;

@@ -5,6 +5,7 @@
 //! are on stable storage, and bytes before it never change; so whatever was added in between lies beyond what is looked at.
 
 pub mod base;
+pub mod gone;
 pub mod lease;
 pub mod own;
 pub mod prove;

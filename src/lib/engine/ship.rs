@@ -10,7 +10,7 @@ pub mod ledger;
 pub mod outlet;
 mod release;
 mod source;
-mod status;
+pub mod status;
 mod tracker;
 mod via;
 
@@ -23,12 +23,12 @@ use anyhow::Result;
 use self::lane::Lane;
 use self::ledger::Ledger;
 use self::outlet::{Compress, Outlet};
-pub use self::release::Release;
 use self::release::Releasing;
 use self::source::Source;
 pub use self::status::Status;
 use self::tracker::Tracker;
 use super::note::{Monitor, Note};
+use super::release::Release;
 use super::{log, site};
 use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
@@ -261,9 +261,7 @@ impl Parts<'_> {
             if let Some(status) = status {
                 status.pulse(at, end, ack);
             }
-            // Before its place was found here by a digest, what a receiver says may be of another history.
-            let proven = at.and_then(|at| Some(ack?.flushed?.min(at)));
-            releasing.map_or(Ok(()), |releasing| releasing.flushed(proven))
+            releasing.map_or(Ok(()), |releasing| releasing.flushed(status::proven(at, ack)))
         };
         pulse(None, None)?;
         let lane =

@@ -1,5 +1,5 @@
-//! Lets the master give up log that the receiver has on its disk, by the engine's own way. A thread of its own does it:
-//! a server that answers slowly, or not at all, holds up no byte of log.
+//! Lets the master give up log that the receiver has on its disk (see [`crate::engine::release`]). A thread of its own
+//! does it: a server that answers slowly, or not at all, holds up no byte of log.
 
 use std::time::Duration;
 
@@ -7,53 +7,15 @@ use anyhow::Result;
 use parking_lot::{Condvar, Mutex};
 
 use crate::edge::dir::Dir;
-use crate::engine::bdb::Environment;
-use crate::engine::mariadb::Server;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::postgres::Slot;
+use crate::engine::release::Release;
 use crate::rule::scheme::Scheme;
 use crate::value::exit::{Code, Failure, code_of};
 use crate::value::position::Position;
 
-/// How log is kept, and given up, at the master.
-#[derive(Clone, Debug)]
-pub enum Release {
-    /// A replication slot that is moved on.
-    Slot(Slot),
-    /// A MariaDB server that is told to purge.
-    Purge(Server),
-    /// A Berkeley DB environment: segments that it needs no more are removed.
-    Archive(Environment),
-}
-
 /// A failure is tried again this long after, at the earliest.
 const RETRY: Duration = Duration::from_secs(10);
-
-impl Release {
-    /// Makes sure that log is kept from here on.
-    pub(super) fn prepare(&self) -> Result<()> {
-        match self {
-            Release::Slot(slot) => slot.prepare(),
-            Release::Purge(_) | Release::Archive(_) => Ok(()),
-        }
-    }
-
-    /// Whether more can be given up than when `done` was flushed: a place in a segment, or whole segments.
-    fn is_due(&self, done: Option<Position>, flushed: Position) -> bool {
-        match self {
-            Release::Slot(_) => Some(flushed) > done,
-            Release::Purge(_) | Release::Archive(_) => done.is_none_or(|done| flushed.segment > done.segment),
-        }
-    }
-
-    fn up_to(&self, dir: &Dir, scheme: &Scheme, flushed: Position) -> Result<()> {
-        match self {
-            Release::Slot(slot) => slot.advance(scheme, flushed),
-            Release::Purge(server) => server.purge(dir, scheme, flushed.segment),
-            Release::Archive(environment) => environment.remove(dir, scheme, flushed.segment),
-        }
-    }
-}
 
 /// What the thread and its owner share.
 #[derive(Default)]

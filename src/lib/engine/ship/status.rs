@@ -1,12 +1,50 @@
 //! `status.json` in the sender's state directory: where the receiver is, for `repl-status` and for people. Replaced whole
 //! at each heartbeat and at each change of the link.
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::rule::stream::back::Ack;
 use crate::value::position::Position;
+
+/// Its name.
+const FILE: &str = "status.json";
+/// Longest that is read.
+const MOST: u64 = 1 << 20;
+
+/// How much of this very log a receiver has on its disk. Before its place was found here by a digest, what it says may be
+/// of another history: nothing.
+pub(super) fn proven(at: Option<Position>, ack: Option<Ack>) -> Option<Position> {
+    at.and_then(|at| Some(ack?.flushed?.min(at)))
+}
+
+/// A receiver, as a sender's status file tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// What it is called.
+    pub receiver: String,
+    /// The log directory that is shipped to it.
+    pub log: String,
+    /// How much of that log is known to be on its disk.
+    pub proven: Option<Position>,
+}
+
+/// The receivers that a sender's status tells of; none when there is no status.
+pub fn read(state: &Dir) -> Result<Vec<Site>> {
+    let Some(bytes) = state.read_small(FILE, MOST)? else {
+        return Ok(Vec::new());
+    };
+    let status: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", state.shown(FILE)))?;
+    let log = status["logdir"].as_str().unwrap_or_default();
+    let site = |site: &Value| Site {
+        receiver: site["receiver"].as_str().unwrap_or_default().to_owned(),
+        log: log.to_owned(),
+        proven: site["proven"].as_str().and_then(|at| at.parse().ok()),
+    };
+    Ok(status["sites"].as_array().map(|sites| sites.iter().map(site).collect()).unwrap_or_default())
+}
 
 /// The sender's status file.
 pub struct Status {
@@ -15,13 +53,18 @@ pub struct Status {
     receiver: String,
     reconnects: u64,
     error: Option<String>,
+    proven: Option<Position>,
 }
 
 impl Status {
     /// For a log directory and a receiver, as messages name them.
     pub fn new(state: Dir, log: &str, engine: &str, set: &str, receiver: &str) -> Status {
         let fixed = json!({"v": 1, "logdir": log, "engine": engine, "set": set, "pid": std::process::id()});
-        Status { state, fixed, receiver: receiver.to_owned(), reconnects: 0, error: None }
+        // What an earlier process has proven of the same receiver stays true while this one has not come so far.
+        let known = read(&state).unwrap_or_default();
+        let is_same = |site: &Site| site.receiver == receiver && site.log == log;
+        let proven = known.into_iter().find(is_same).and_then(|site| site.proven);
+        Status { state, fixed, receiver: receiver.to_owned(), reconnects: 0, error: None, proven }
     }
 
     /// The link failed.
@@ -33,6 +76,9 @@ impl Status {
 
     /// Where shipping is, the log's end, and what the receiver has said.
     pub(super) fn pulse(&mut self, at: Option<Position>, end: Option<Position>, ack: Option<Ack>) {
+        if at.is_some() {
+            self.proven = proven(at, ack);
+        }
         if ack.is_some_and(|ack| ack.received.is_some()) {
             self.error = None;
         }
@@ -51,10 +97,11 @@ impl Status {
             "received": text(ack.received),
             "flushed": text(ack.flushed),
             "applied": text(ack.applied),
+            "proven": text(self.proven),
             "reconnects": self.reconnects,
             "error": self.error,
         }]);
         // Shipping must not depend on a file that only reports on it.
-        let _ = self.state.replace("status.json", format!("{status:#}\n").as_bytes());
+        let _ = self.state.replace(FILE, format!("{status:#}\n").as_bytes());
     }
 }
