@@ -145,7 +145,10 @@ fn a_tree_with_everything_is_kept_and_checked_without_the_suite() {
     assert_eq!(report["base"]["reason"], "because \"so\"");
     let history = fs::read_to_string(vault.bases().join("history.jsonl")).unwrap();
     let line: Value = serde_json::from_str(&history).unwrap();
-    assert_eq!((&line["did"], &line["name"], &line["reason"]), (&"base".into(), &"one".into(), &report["base"]["reason"]));
+    assert_eq!(
+        (&line["did"], &line["name"], &line["reason"]),
+        (&"base".into(), &"one".into(), &report["base"]["reason"])
+    );
     // The one name that is not UTF-8 is one that b3sum can write no line for, and check none.
     let checked = vault.rig.run("cd archive/bases/one && b3sum --check B3SUMS");
     let (good, files) = (checked.out.matches(": OK\n").count() as u64, report["base"]["files"].as_u64().unwrap());

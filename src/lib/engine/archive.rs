@@ -22,6 +22,8 @@ use crate::value::position::Segment;
 
 /// The directory of base copies in an archive.
 pub const BASES: &str = "bases";
+/// Longest small file beside the log that is read.
+const AUX_MAX: u64 = 1 << 20;
 
 /// An archive in which log was received.
 #[derive(Debug)]
@@ -50,5 +52,18 @@ impl Archive<'_> {
         }
         let (holding, horizon) = (site::holding(&state)?, horizon::read(&state)?);
         Ok(Archive { dir, state, origin, holding, horizon })
+    }
+
+    /// A small file beside the log: as it is here, and as it was received. Of two that differ neither is to be trusted.
+    pub fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let here = self.dir.read_small(name, AUX_MAX)?;
+        let received = match self.state.identity(site::AUX)? {
+            Some(_) => self.state.open_subdir(site::AUX)?.read_small(name, AUX_MAX)?,
+            None => None,
+        };
+        if here.is_some() && received.is_some() && here != received {
+            return fail(Code::Corrupt, format!("{} is not what was received", self.dir.shown(name)));
+        }
+        Ok(here.or(received))
     }
 }

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::archive::base::{self, Base, DATA, RECORD, Record, SUMS};
+use super::archive::lease::Look;
 use super::archive::prove::Which;
 use super::archive::sums::{self, Sums};
-use super::archive::{Archive, BASES, own};
+use super::archive::{Archive, BASES, gone, own};
 use super::site;
 use super::sync::drive::{self, Mode, Options, Purpose, Report};
 use super::sync::history;
@@ -64,7 +65,7 @@ pub fn take(link: &mut Link, archive: &Path, order: &Order, operator: &Operator<
     let archive = known(&dir)?;
     let bases = dir.subdir(BASES)?;
     let _lock = Lock::take(&bases, LOCK)?;
-    base::sweep(&bases)?;
+    gone::finish(&dir)?;
     guard_name(&bases, &order.name)?;
     let before = Before::of(&dir, &bases)?;
     let is_begun = bases.identity(NEW)?.is_some();
@@ -290,7 +291,7 @@ impl Known {
     }
 }
 
-/// Removes a base: it is no more when its name is gone, whatever interrupts the rest.
+/// Removes a base: it is no more when its name is gone, whatever interrupts the rest. Not while a recovery needs it.
 pub fn drop(archive: &Dir, name: &str, reason: Option<&str>) -> Result<()> {
     let unknown = || Failure::new(Code::Usage, format!("there is no base '{name}' in {}", archive.path().display()));
     if !base::is_name(name) || archive.identity(BASES)?.is_none() {
@@ -301,7 +302,16 @@ pub fn drop(archive: &Dir, name: &str, reason: Option<&str>) -> Result<()> {
     if bases.identity(name)?.is_none() {
         return Err(unknown().into());
     }
-    base::remove(&bases, name)?;
+    gone::finish(archive)?;
+    {
+        let look = site::peek(archive, None)?.map(|state| Look::begin(&state)).transpose()?;
+        let held = look.as_ref().map(Look::held).transpose()?.unwrap_or_default();
+        if let Some(held) = held.iter().find(|held| held.base.as_deref() == Some(name)) {
+            return fail(Code::Busy, format!("base {name} is needed by a running recovery, {}", held.name));
+        }
+        gone::hide(archive, &[name.to_owned()])?;
+    }
+    gone::finish(archive)?;
     remember(&bases, "drop", name, reason)
 }
 

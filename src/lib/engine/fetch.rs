@@ -23,9 +23,6 @@ use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Segment;
 
-/// Longest small file that is handed out.
-const AUX_MAX: u64 = 1 << 20;
-
 /// What can be told.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -169,7 +166,7 @@ impl Fetch<'_> {
             return Ok(asked.sequence > after.sequence);
         }
         let history = match scheme.history_name(after.generation) {
-            Some(name) => self.small(&name)?,
+            Some(name) => self.archive.small(&name)?,
             None => None,
         };
         let past = history.and_then(|bytes| scheme.lineage(after.generation, &String::from_utf8_lossy(&bytes)));
@@ -230,26 +227,13 @@ impl Fetch<'_> {
     }
 
     fn aux(&self, name: &str, dest: &Path) -> Result<Found> {
-        let Some(bytes) = self.small(name)? else {
+        let Some(bytes) = self.archive.small(name)? else {
             return self.no_aux(name);
         };
         let mut draft = self.place(dest)?.begin()?;
         draft.put(&bytes)?;
         draft.finish(bytes.len() as u64)?;
         Ok(Found::Handed(format!("{name}, {} bytes", bytes.len())))
-    }
-
-    /// A small file beside the log: as it is here, and as it was received. Of two that differ neither is to be trusted.
-    fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let here = self.archive.dir.read_small(name, AUX_MAX)?;
-        let received = match self.archive.state.identity(site::AUX)? {
-            Some(_) => self.archive.state.open_subdir(site::AUX)?.read_small(name, AUX_MAX)?,
-            None => None,
-        };
-        if here.is_some() && received.is_some() && here != received {
-            return fail(Code::Corrupt, format!("{} is not what was received", self.archive.dir.shown(name)));
-        }
-        Ok(here.or(received))
     }
 
     /// A generation of which a segment is held has a past. Without it a server would take the one before for the last,

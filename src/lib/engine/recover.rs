@@ -22,7 +22,8 @@ use serde_json::json;
 use self::lay::{Laying, Origin};
 use self::place::{Place, Step};
 use self::plan::Plan;
-use super::archive::base::{DATA, SUMS};
+use super::archive::base::{Base, DATA, SUMS};
+use super::archive::lease::Lease;
 use super::archive::sums::Sums;
 use super::archive::{Archive, BASES};
 use super::sync::profile::Profile;
@@ -32,6 +33,7 @@ use crate::edge::hook::Hook;
 use crate::edge::tree::Tree;
 use crate::edge::user::User;
 use crate::value::exit::{Code, Failure};
+use crate::value::position::Position;
 use crate::value::time::Until;
 
 /// Where log is laid of which it is not known where it belongs, in the marker.
@@ -118,7 +120,12 @@ pub fn run(order: &Order) -> Result<Report> {
     let dir = Dir::open(&order.archive)?;
     let archive = Archive::open(&dir, order.state.as_deref())?;
     let named = order.run_as.as_deref().map(User::named).transpose()?.flatten();
+    // All of the log first: a prune must not take away what is about to be chosen.
+    let lease = lease(&archive, None, None)?;
     let plan = prove(order, &archive)?;
+    let base = plan.base.as_ref();
+    let _lease =
+        lease.map(|_all| self::lease(&archive, base.and_then(|base| base.record.position), base)).transpose()?;
     let words = format!("{}{}{:?}{:?}", dir.path().display(), plan.print(), order.recover, order.stays);
     let place = Place::take(&order.target, &words, plan.engine)?;
     let mut copied = 0;
@@ -141,6 +148,20 @@ pub fn run(order: &Order) -> Result<Report> {
     place.finish(&record)?;
     work_start(order, &plan)?;
     Ok(Report { plan, copied })
+}
+
+/// Keeps what is needed from being pruned, as long as we live; in an archive that only can be read, nobody prunes as us.
+fn lease(archive: &Archive<'_>, from: Option<Position>, base: Option<&Base>) -> Result<Option<Lease>> {
+    match Lease::take(&archive.state, from, base.map(|base| base.name.as_str())) {
+        Err(error) if is_read_only(&error) => Ok(None),
+        taken => taken.map(Some),
+    }
+}
+
+fn is_read_only(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, PermissionDenied | ReadOnlyFilesystem))
 }
 
 fn lay(plan: &Plan, archive: &Archive<'_>, place: &Place, user: Option<&User>) -> Result<u64> {

@@ -65,7 +65,6 @@ pub struct Holding {
     pub boundary: Option<(Position, Option<Time>)>,
 }
 
-
 impl Holding {
     fn print(&self) -> String {
         let Held { position, digest, closed } = self.held;
@@ -272,6 +271,7 @@ pub fn set_applied(state: &Dir, at: Position) -> Result<()> {
 mod tests {
     use super::*;
     use crate::rule::pattern::Pattern;
+    use crate::rule::scheme::Scheme;
 
     fn closed(sequence: u64) -> Closed {
         let segment = Segment::new(1, sequence);

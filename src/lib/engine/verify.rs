@@ -150,7 +150,7 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     present.retain(|segment| scope.has(*segment));
     // A live server removes its own log behind it.
     let is_servers = scheme.servers_mark().is_some_and(|mark| matches!(dir.identity(mark), Ok(Some(_))));
-    let mut findings = missing(&scheme, &present, &expected, present.first().copied().filter(|_| is_servers));
+    let mut findings = missing(dir, &scheme, &present, &expected, present.first().copied().filter(|_| is_servers))?;
     findings.extend(expected.faults(&scheme));
     let reads = segment::read_all(dir, &scheme, &present, &expected, scope.until)?;
     // What was pruned since we began has gone by right.
@@ -184,7 +184,13 @@ fn present(dir: &Dir, scheme: &Scheme, expected: &Expected) -> Result<Vec<Segmen
 }
 
 /// Holes in the order, and what the records name and is not there. What lies before `first` need not be there.
-fn missing(scheme: &Scheme, present: &[Segment], expected: &Expected, first: Option<Segment>) -> Vec<Finding> {
+fn missing(
+    dir: &Dir,
+    scheme: &Scheme,
+    present: &[Segment],
+    expected: &Expected,
+    first: Option<Segment>,
+) -> Result<Vec<Finding>> {
     let gap = |segment, text: String| Finding { kind: Kind::Gap, segment, offset: None, text };
     let held = expected.holding.map(|holding| holding.held.position).filter(|at| at.offset > 0);
     let recorded = expected.closed.keys().copied().chain(held.map(|at| at.segment));
@@ -199,5 +205,13 @@ fn missing(scheme: &Scheme, present: &[Segment], expected: &Expected, first: Opt
             findings.entry(next).or_insert_with(|| gap(next, text));
         }
     }
-    findings.into_values().collect()
+    for finding in findings.values_mut() {
+        // A file that does not begin as its segment is there, and is none.
+        let name = scheme.name(finding.segment);
+        if let Some(file) = dir.open_read(&name)? {
+            finding.kind = Kind::Corrupt;
+            finding.text = format!("{name} has {} bytes and is not what its name says", file.metadata()?.len());
+        }
+    }
+    Ok(findings.into_values().collect())
 }

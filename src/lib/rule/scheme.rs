@@ -18,7 +18,7 @@ pub use self::scanner::{Beside, Closure, Scanner};
 
 use super::pattern::Pattern;
 use crate::value::digest::{Mask, Running};
-use crate::value::position::Segment;
+use crate::value::position::{Position, Segment};
 use crate::value::time::Time;
 
 /// The rules of one log directory.
@@ -217,8 +217,13 @@ impl Scheme {
     /// Segments that belong to the newest generation's own past, as far as the engine's aux files tell: for each earlier
     /// generation its last segment. Others are of a history that was left.
     pub fn lineage(&self, generation: u64, history: &str) -> Option<Vec<Segment>> {
+        Some(self.left(generation, history)?.into_iter().map(|left| left.segment).collect())
+    }
+
+    /// The same, with the place where each earlier generation was left.
+    pub fn left(&self, generation: u64, history: &str) -> Option<Vec<Position>> {
         match self {
-            Scheme::Postgres(cluster) => cluster.lineage(generation, history),
+            Scheme::Postgres(cluster) => cluster.left(generation, history),
             _ => None,
         }
     }

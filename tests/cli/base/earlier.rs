@@ -10,7 +10,11 @@ use super::Vault;
 /// Everything that an earlier base shows of itself, and its digests.
 fn look(vault: &Vault, name: &str) -> (Things, Vec<u8>, Vec<u8>) {
     let path = vault.bases().join(name);
-    (tree::look(&path.join("data")).0, fs::read(path.join("B3SUMS")).unwrap(), fs::read(path.join("base.toml")).unwrap())
+    (
+        tree::look(&path.join("data")).0,
+        fs::read(path.join("B3SUMS")).unwrap(),
+        fs::read(path.join("base.toml")).unwrap(),
+    )
 }
 
 fn inode(path: &Path) -> u64 {
@@ -61,7 +65,8 @@ fn an_earlier_base_stays_what_it_was_whatever_has_changed_since() {
     for name in ["same", "dir/same"] {
         assert_eq!(inode(&vault.data("one").join(name)), inode(&vault.data("two").join(name)), "{name}");
     }
-    let changed = ["content", "mode", "mtime", "owner", "xattr", "outside", "pair", "dir/page", "dir/mode", "dir/grows"];
+    let changed =
+        ["content", "mode", "mtime", "owner", "xattr", "outside", "pair", "dir/page", "dir/mode", "dir/grows"];
     for name in changed {
         assert_ne!(inode(&vault.data("one").join(name)), inode(&vault.data("two").join(name)), "{name}");
     }

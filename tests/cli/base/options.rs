@@ -45,10 +45,7 @@ fn bases_are_listed_in_the_order_of_their_ends() {
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         keys,
-        [
-            "begun", "bytes", "ended", "engine", "files", "identity", "name", "position", "reason", "source", "time",
-            "v"
-        ]
+        ["begun", "bytes", "ended", "engine", "files", "identity", "name", "position", "reason", "source", "time", "v"]
     );
     assert_eq!((&object["name"], &object["bytes"], &object["v"]), (&"zeta".into(), &100_006.into(), &1.into()));
     vault.run("--list nowhere").fails(1, "cannot open nowhere");

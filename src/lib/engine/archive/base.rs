@@ -8,12 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::BASES;
 use crate::edge::dir::Dir;
-use crate::edge::tree::Tree;
 use crate::engine::sync::history;
 use crate::engine::sync::profile::Profile;
 use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::name::Name;
 use crate::value::position::Position;
 use crate::value::time::Time;
 
@@ -25,8 +23,6 @@ pub const SUMS: &str = "B3SUMS";
 pub const RECORD: &str = "base.toml";
 /// Longest record that is read.
 const RECORD_MAX: u64 = 1 << 16;
-/// A base that is being removed has its name with this in front.
-const GONE: &str = ".gone-";
 /// The key of its last line.
 const PROOF: &str = "b3 = ";
 
@@ -167,25 +163,6 @@ pub fn list(archive: &Dir) -> Result<Vec<Base>> {
         place(one).cmp(&place(other))
     });
     Ok(found)
-}
-
-/// Removes the base of this name. When its name is gone it is no base any more.
-pub fn remove(bases: &Dir, name: &str) -> Result<()> {
-    // Another one of this name may have gone so.
-    sweep(bases)?;
-    bases.rename(name, bases, &format!("{GONE}{name}"))?;
-    bases.sync()?;
-    sweep(bases)
-}
-
-/// Removes what interrupted runs left of bases that are none any more.
-pub fn sweep(bases: &Dir) -> Result<()> {
-    for name in bases.names()? {
-        if name.as_encoded_bytes().starts_with(GONE.as_bytes()) {
-            Tree::of(bases)?.remove_all(&Name::root().join(name.as_encoded_bytes()))?;
-        }
-    }
-    Ok(())
 }
 
 /// What the base in a directory is of.

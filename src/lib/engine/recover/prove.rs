@@ -122,7 +122,8 @@ impl Proof<'_> {
         let scope = Scope { from: from.map(|from| from.segment), to, until };
         let options = verify::Options { kind: None, state: self.order.state.clone(), bases: Which::None, scope };
         let report = verify::run(self.archive.dir, &options)?;
-        self.refuse_hole(&report, from, is_behind)?;
+        self.refuse_foreign()?;
+        self.refuse_fork(&report, from)?;
         if let (Some(own), Some(from)) = (&self.own, from)
             && let Some(why) = own.differs(from, self.archive)?
         {
@@ -130,6 +131,7 @@ impl Proof<'_> {
         }
         let end = self.end(&report, from, is_behind);
         refuse_findings(&report, from, end.as_ref().ok().copied().flatten())?;
+        self.refuse_hole(&report, from, is_behind)?;
         let end = end?;
         let aim = end.map(|end| self.aim(&report, end)).transpose()?;
         let cut = aim.as_ref().map(|aim| aim.position);
@@ -168,9 +170,42 @@ impl Proof<'_> {
         }
     }
 
+    /// The base is of the database whose log this is.
+    fn refuse_foreign(&self) -> Result<()> {
+        let Some(own) = &self.own else {
+            return Ok(());
+        };
+        let (ours, theirs) = (own.scheme.identity(), self.archive.origin.scheme.identity());
+        if ours == theirs && own.scheme.engine() == self.archive.origin.scheme.engine() {
+            return Ok(());
+        }
+        fail(Code::Corrupt, format!("the log is of database {theirs}, the base of {ours}"))
+    }
+
+    /// Each generation of the log has a past, and the base is in it.
+    fn refuse_fork(&self, report: &Report, from: Option<Position>) -> Result<()> {
+        let scheme = &self.archive.origin.scheme;
+        let generations: std::collections::BTreeSet<_> = report.held.keys().map(|segment| segment.generation).collect();
+        for generation in generations {
+            let Some(name) = scheme.history_name(generation) else { continue };
+            let Some(history) = self.archive.small(&name)? else {
+                let text = format!("{name} is missing, and log of {generation} is held");
+                return Err(Failure::new(Code::Gap, text).hint("bring it from the master's log directory").into());
+            };
+            let left = scheme.left(generation, &String::from_utf8_lossy(&history)).unwrap_or_default();
+            let Some(from) = from.filter(|from| from.segment.generation < generation) else { continue };
+            let left = left.iter().find(|left| left.segment.generation == from.segment.generation);
+            if left.is_none_or(|left| from > *left) {
+                let text = format!("the base ends at {from}, which is not in the past of generation {generation}");
+                return Err(Failure::new(Code::Corrupt, text).hint("name an earlier base").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Where the log that counts ends.
     fn end(&self, report: &Report, from: Option<Position>, is_behind: bool) -> Result<Option<Position>> {
-        let held = if is_behind { from } else { report.end };
+        let held = if is_behind { from } else { self.archive.holding.map(|holding| holding.held.position) };
         let short = |what: String| {
             let end = held.map_or_else(|| "nothing".to_owned(), |end| end.to_string());
             let time = report.boundary.and_then(|(_, mark)| mark.time).map(|time| format!(" ({time})"));
@@ -180,8 +215,11 @@ impl Proof<'_> {
         match self.order.until {
             None => Ok(held),
             Some(Until::Position(until)) => {
-                let all = self.archive.holding.map(|holding| holding.held.position).max(held);
-                if all.is_some_and(|all| until <= all) { Ok(Some(until)) } else { short(until.to_string()) }
+                if held.is_some_and(|held| until <= held) {
+                    Ok(Some(until))
+                } else {
+                    short(until.to_string())
+                }
             }
             Some(Until::Time(until)) => match report.held.iter().find(|(_, held)| held.is_past) {
                 Some((segment, held)) => {

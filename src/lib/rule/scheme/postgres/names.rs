@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use super::header::Page;
-use crate::value::position::Segment;
+use crate::value::position::{Position, Segment};
 
 /// Behind the name of a segment that its timeline was left in.
 pub(in crate::rule::scheme) const PARTIAL: &str = ".partial";
@@ -31,8 +31,8 @@ impl Cluster {
         (timeline > 0 && low < self.per_log()).then(|| Segment::new(timeline, log * self.per_log() + low))
     }
 
-    /// See [`super::super::Scheme::lineage`]. Lines are `timeline place reason`; the place is where its child begins.
-    pub(in crate::rule::scheme) fn lineage(self, generation: u64, history: &str) -> Option<Vec<Segment>> {
+    /// See [`super::super::Scheme::left`]. Lines are `timeline place reason`; the place is where its child begins.
+    pub(in crate::rule::scheme) fn left(self, generation: u64, history: &str) -> Option<Vec<Position>> {
         let lines = history.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines
             .map(|line| {
@@ -42,7 +42,8 @@ impl Cluster {
                 let (high, low) = (u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?);
                 let fork = u64::from(high) << 32 | u64::from(low);
                 let last = fork.checked_sub(1)? / self.size;
-                (0 < timeline && timeline < generation).then(|| Segment::new(timeline, last))
+                let offset = fork - last * self.size;
+                (0 < timeline && timeline < generation).then(|| Segment::new(timeline, last).at(offset))
             })
             .collect()
     }

@@ -65,7 +65,7 @@ proptest! {
         prop_assert_eq!(take_all(fresh(), &bytes, &chunks, goes_back).safe(), 0);
         let _ = (fingerprint(&bytes), Cluster::read(&bytes));
         let text = String::from_utf8_lossy(&bytes);
-        let _ = (cluster().lineage(9, &text), cluster().segment(&text), is_aux(&text), is_side_file(&text));
+        let _ = (cluster().left(9, &text), cluster().segment(&text), is_aux(&text), is_side_file(&text));
     }
 
     #[test]

@@ -91,17 +91,23 @@ fn a_cluster_is_known_by_a_first_page_only() {
     assert!(Cluster::new("18446744073709551615", 1 << 30).is_ok());
 }
 
+fn lineage(cluster: Cluster, generation: u64, history: &str) -> Option<Vec<Segment>> {
+    Scheme::Postgres(cluster).lineage(generation, history)
+}
+
 #[test]
 fn a_history_tells_the_last_segment_of_each_timeline_before() {
     let cluster = of_size(16 << 20);
     let history = "# a comment\n\n1\t0/1334D440\tat restore point \"x\"\n  \n2\t1/0\tbefore 2026-01-01 00:00:00+00\n";
-    assert_eq!(cluster.lineage(3, history), Some(vec![segment(0x13), Segment::new(2, 0xff)]));
-    assert_eq!(of_size(1 << 20).lineage(2, "1\t0/1334D440\n"), Some(vec![segment(0x133)]));
+    assert_eq!(lineage(cluster, 3, history), Some(vec![segment(0x13), Segment::new(2, 0xff)]));
+    assert_eq!(lineage(of_size(1 << 20), 2, "1\t0/1334D440\n"), Some(vec![segment(0x133)]));
     // A fork at the very end of a segment is in that segment.
-    assert_eq!(cluster.lineage(2, "1 0/2000000 x"), Some(vec![segment(1)]));
-    assert_eq!(cluster.lineage(2, "1 0/2000001 x"), Some(vec![segment(2)]));
-    assert_eq!(cluster.lineage(2, "1\tFFFFFFFF/FFFFFFFF\r\n"), Some(vec![segment((1 << 40) - 1)]));
-    assert_eq!(cluster.lineage(2, ""), Some(vec![]));
+    assert_eq!(cluster.left(2, "1 0/2000000 x"), Some(vec![segment(1).at(16 << 20)]));
+    assert_eq!(cluster.left(2, "1 0/2000001 x"), Some(vec![segment(2).at(1)]));
+    assert_eq!(lineage(cluster, 2, "1 0/2000000 x"), Some(vec![segment(1)]));
+    assert_eq!(lineage(cluster, 2, "1 0/2000001 x"), Some(vec![segment(2)]));
+    assert_eq!(lineage(cluster, 2, "1\tFFFFFFFF/FFFFFFFF\r\n"), Some(vec![segment((1 << 40) - 1)]));
+    assert_eq!(lineage(cluster, 2, ""), Some(vec![]));
 }
 
 #[test]
@@ -122,7 +128,7 @@ fn what_is_no_history_tells_nothing() {
         "1\t0/5\tx\n2 nonsense",
         "99999999999999999999\t0/1",
     ] {
-        assert_eq!(cluster.lineage(2, history), None, "{history}");
+        assert_eq!(lineage(cluster, 2, history), None, "{history}");
     }
 }
 
