@@ -286,15 +286,15 @@ fn a_record_of_what_is_held_that_is_damaged_is_told_though_the_other_one_holds()
     assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
     let path = rig.path("replica/.repl/position");
     let kept = fs::read(&path).unwrap();
-    let counts: Vec<u32> = kept
-        .chunks(512)
-        .map(|slot| {
-            let text = std::str::from_utf8(slot).unwrap();
-            text.split(" n=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
-        })
-        .collect();
-    let newest = usize::from(counts[1] > counts[0]);
-    for (slot, end) in [(1 - newest, "1-4:5004"), (newest, "1-4:5000")] {
+    let word = |slot: usize, key: &str| {
+        let text = std::str::from_utf8(&kept[slot * 512..][..512]).unwrap();
+        text.split(' ').find_map(|word| word.strip_prefix(key)).unwrap().to_owned()
+    };
+    let count = |slot| word(slot, "n=").parse::<u32>().unwrap();
+    let newest = usize::from(count(1) > count(0));
+    assert_eq!(word(newest, "at="), "1-4:5004");
+    for slot in [newest, 1 - newest] {
+        let end = word(1 - slot, "at=");
         flip(path.clone(), slot as u64 * 512 + 20);
         let ran = rig.run("$VERIFY replica");
         ran.fails(6, "corrupt (1 found)");
