@@ -19,6 +19,7 @@ use std::process::Command;
 
 use mariadb::Mariadb;
 use postgres::{Postgres, Stage};
+use repl::value::position::Position;
 use rig::{Ran, Rig, eventually};
 
 const GAP: i32 = 3;
@@ -122,8 +123,8 @@ fn held(archive: &Path, name: &str) -> u64 {
     if sums.contains(name) {
         return fs::metadata(archive.join(name)).unwrap().len();
     }
-    let ends = position.split_whitespace().filter_map(|word| word.strip_prefix("at=")?.split_once(':'));
-    ends.map(|(_, offset)| offset.parse().unwrap()).max().unwrap()
+    let ends = position.split_whitespace().filter_map(|word| word.strip_prefix("at=")?.parse::<Position>().ok());
+    ends.max().unwrap().offset
 }
 
 /// A file of a copy, which shares its blocks with the archive no more.
