@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use postgres::{Postgres, Stage, Stop};
-use rig::eventually;
+use rig::{eventually, segments};
 use rustix::process::Signal;
 
 /// Settings of a server that archives into `archive`; a standby that is made from it does the same once promoted.
@@ -148,6 +148,40 @@ fn a_slot_keeps_log_until_it_is_flushed_and_a_lost_one_is_a_gap() {
     let ran = stage.run(&ship);
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.err.contains("given up replication slot venus") && ran.err.contains("hint: resync"), "{ran:?}");
+}
+
+/// The server alone removes its log: it is told what consumers have, and no file goes by our hand.
+#[test]
+fn a_slot_is_moved_on_to_what_all_consumers_have() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "max_wal_size = 4MB\nmin_wal_size = 2MB\nwal_keep_size = 0\n");
+    master.sql("select pg_create_physical_replication_slot('venus', true)");
+    let place = || master.sql("select restart_lsn - '0/0' from pg_replication_slots").trim().parse::<u64>().unwrap();
+    let before = place();
+    master.fill(2);
+    let prune = format!("$PRUNE --state state --min-free 0 --slot venus --dsn '{}'", master.dsn());
+    let now = master.current_lsn();
+    let (first, last) = ((before >> 20) + 2, (now >> 20) - 1);
+    stage.ok(&format!("{prune} --consumer a=1-{last}:0 --consumer b=1-{first}:8192 master/pg_wal"));
+    let there = segments(&master.wal()).len();
+    stage.ok(&format!(
+        "strace -f -qq -o trace -e trace=unlink,unlinkat,rename,renameat,renameat2 {prune} master/pg_wal"
+    ));
+    assert_eq!(place(), (first << 20) + 8192);
+    assert!(segments(&master.wal()).len() >= there);
+    let trace = fs::read_to_string(stage.path("trace")).unwrap();
+    assert!(!trace.contains("pg_wal"), "{trace}");
+    // Given up beyond what they have, too: then that is recorded, and the server goes on.
+    let drop = format!("{prune} --on-full drop").replace("--min-free 0", "--min-free 17179869183G");
+    let ran = stage.run(&format!("{drop} master/pg_wal"));
+    ran.fails(11, &format!("log from 1-{first}:8192 to 1-"));
+    assert!(place() > last << 20, "{} of {now}", place());
+    master.sql("checkpoint");
+    let ran = stage.run("$PRUNE --state state master/pg_wal");
+    ran.fails(2, "a PostgreSQL server alone removes its log");
+    // What a standby's server has in its own directory is its own, even where log was landed in it.
+    stage.ok("$SHIP -S --state other --from latest master/pg_wal | $APPLY --logs-only archive && mkdir archive/archive_status");
+    stage.run("$PRUNE archive").fails(13, "is a server's own log directory");
 }
 
 #[test]

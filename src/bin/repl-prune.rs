@@ -14,7 +14,7 @@ use repl::engine::log;
 use repl::engine::note::Monitor;
 use repl::engine::prune::master::{Master, Outcome};
 use repl::engine::prune::plan::{File, Plan};
-use repl::engine::prune::{Place, archive, dropped, master, set};
+use repl::engine::prune::{Place, archive, master, set};
 use repl::rule::retention;
 
 const NAME: &str = "repl-prune";
@@ -60,16 +60,14 @@ fn at_archive(args: &Args, dir: &Dir, path: &Path) -> Result<Option<Outcome>> {
 fn at_master(args: &Args, dir: &Dir, path: &Path, monitor: &Monitor) -> Result<Option<Outcome>> {
     let (scheme, pinned) = log::scheme_of(dir, args.log.kind()?, None)?;
     let state = args.master_state(&pinned.unwrap_or_default(), path)?;
-    if !args.consumer.is_empty() {
-        set(dir, &scheme, Place::Master(&state), &args.consumer, args.reason.as_deref())?;
-        let open = dropped::look(dir, &state)?;
-        return dropped::verdict(&open).map_or(Ok(None), |failure| Err(failure.into()));
+    let release = args.release(&scheme, log::warning(dir, &scheme)?)?;
+    let senders = args.told_senders();
+    let master = Master { dir, scheme: &scheme, state: &state, senders: &senders, release: &release };
+    if args.consumer.is_empty() {
+        return master::run(master, &args.full()?, &args.options(), monitor).map(Some);
     }
-    let warning = log::warning(dir, &scheme)?;
-    let release = args.release(&scheme, warning)?;
-    let full = args.full()?;
-    let master = Master { dir, scheme: &scheme, release: &release };
-    master::run(master, &state, &full, &args.options(), monitor).map(Some)
+    set(dir, &scheme, Place::Master(&state), &args.consumer, args.reason.as_deref())?;
+    master::open(master)?.map_or(Ok(None), |failure| Err(failure.into()))
 }
 
 fn tell(args: &Args, path: &Path, plan: &Plan) -> Result<()> {

@@ -14,7 +14,7 @@ use repl::engine::sync::profile::Profile;
 use repl::value::digest::Digest;
 use repl::value::time::Time;
 
-use super::rig::{Rig, eventually, noise, segments};
+use super::rig::{Rig, Running, eventually, noise, segments};
 
 /// An archive of plain segments of 5000 bytes, all closed but the last.
 fn archive(segments: u64) -> Rig {
@@ -454,6 +454,9 @@ fn log_lands_while_an_archive_is_pruned_again_and_again() {
     let ship =
         "exec $SHIP --pattern log.%S --poll 5ms --state sender --via \"exec $APPLY --acks --logs-only replica\" master";
     let mut running = rig.spawn(ship);
+    // Whoever looks at it meanwhile finds it whole.
+    let looks = "n=0; until [ -e stop ]; do $VERIFY -q replica || exit; n=$((n+1)); done; echo $n";
+    let mut looking = Running::start(rig.sh(looks), &rig.path("looks"));
     let mut pruned = 1;
     for sequence in 3..60_u64 {
         rig.write(&format!("log.{sequence}"), noise(3000, sequence));
@@ -475,6 +478,10 @@ fn log_lands_while_an_archive_is_pruned_again_and_again() {
     eventually("the end", || rig.ok("$APPLY --position replica").starts_with("1-60:10+"));
     running.signal(rustix::process::Signal::TERM);
     assert_eq!(running.wait().code, 0);
+    fs::write(rig.path("stop"), "").unwrap();
+    let looked = looking.wait();
+    assert_eq!(looked.code, 0, "{looked:?}");
+    assert!(looked.out.trim().parse::<u32>().unwrap() > 10, "{looked:?}");
     assert_whole(&rig);
     assert_eq!(lines(&rig, "B3SUMS"), segments(&rig.replica()).len() - 1);
     let (master, replica) = (segments(&rig.master()), segments(&rig.replica()));
@@ -543,6 +550,35 @@ fn at_a_master_what_a_receiver_has_flushed_counts() {
     assert_ne!(rig.pass("--state state --pattern log.%S", "").code, 0);
     rig.ok(&format!("{prune} master"));
     assert_eq!(names(&rig.master()), ["log.3", "log.4", "log.5"]);
+}
+
+#[test]
+fn each_sender_of_a_master_counts() {
+    let rig = Rig::new();
+    (1..=5).for_each(|sequence| rig.write(&format!("log.{sequence}"), noise(5000, sequence)));
+    assert_eq!(rig.pass("--state state --pattern log.%S", "").code, 0);
+    rig.ok("$SHIP -S --state second --pattern log.%S --until 1-2:5 --via '$APPLY --acks far' master");
+    let prune = "$PRUNE --state state --pattern log.%S --min-free 0";
+    rig.ok(&format!("{prune} --sender second master"));
+    assert_eq!(names(&rig.master()), ["log.2", "log.3", "log.4", "log.5"]);
+    rig.ok(&format!("{prune} master"));
+    assert_eq!(names(&rig.master()), ["log.5"]);
+}
+
+#[test]
+fn what_root_writes_belongs_to_whose_archive_it_is() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let rig = with_bases();
+    rig.ok("chown -R 4711:4712 replica");
+    let state = Dir::open(&rig.path("replica/.repl")).unwrap();
+    let _lease = Lease::take(&state, "1-7:0".parse().ok(), None).unwrap();
+    rig.ok("$PRUNE --consumer tape=1-8:0 replica && $PRUNE --keep-bases 1 replica");
+    assert_eq!(left(&rig).0, "6 7 8");
+    let theirs = rig.ok("find replica ! -uid 4711 -o ! -gid 4712");
+    assert!(theirs.lines().all(|name| name.contains("/leases/")), "{theirs}");
 }
 
 /// A small file system of so many bytes for the master's log; `None` where this process may not mount.

@@ -15,14 +15,14 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::rig::{APPLY, BASE, FETCH, RECOVER, Ran, Rig, Running, SHIP, SYNC, VERIFY, eventually};
+use super::rig::{COMMANDS, Ran, Rig, Running, eventually};
 
 /// A scratch directory that belongs to the user who runs the servers, and that user's way of running anything.
 pub struct Stage {
     rig: Rig,
     /// User and group, when the test itself runs as root.
     owner: Option<(u32, u32)>,
-    commands: [PathBuf; 7],
+    commands: [PathBuf; COMMANDS.len()],
     tools: PathBuf,
     servers: Cell<u16>,
 }
@@ -30,7 +30,7 @@ pub struct Stage {
 impl Stage {
     pub fn new() -> Stage {
         let owner = rustix::process::geteuid().is_root().then(|| (number("-u"), number("-g")));
-        let commands = [SHIP, APPLY, VERIFY, FETCH, SYNC, BASE, RECOVER].map(PathBuf::from);
+        let commands = COMMANDS.map(|(_, path)| PathBuf::from(path));
         let stage = Stage { rig: Rig::new(), owner, commands, tools: tools(), servers: Cell::new(0) };
         if let Some((user, group)) = owner {
             for path in [stage.root().to_owned(), stage.path("master")] {
@@ -76,7 +76,7 @@ impl Stage {
         command
     }
 
-    /// A shell as the servers' user in the scratch directory, with `$SHIP`, `$APPLY`, `$VERIFY`, `$FETCH`, `$SYNC`, `$BASE`, `$RECOVER`, and the
+    /// A shell as the servers' user in the scratch directory, with the suite's commands as in [`Rig::sh`], and the
     /// tools of PostgreSQL in its path.
     pub fn sh(&self, script: &str) -> Command {
         self.equipped(self.as_owner(self.rig.sh(script)))
@@ -88,9 +88,7 @@ impl Stage {
     }
 
     fn equipped(&self, mut command: Command) -> Command {
-        for (name, path) in
-            ["SHIP", "APPLY", "VERIFY", "FETCH", "SYNC", "BASE", "RECOVER"].into_iter().zip(&self.commands)
-        {
+        for ((name, _), path) in COMMANDS.into_iter().zip(&self.commands) {
             command.env(name, path);
         }
         let path = [self.commands[0].parent().unwrap(), &self.tools].map(Path::to_owned).into_iter();

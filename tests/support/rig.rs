@@ -23,6 +23,19 @@ pub const SYNC: &str = env!("CARGO_BIN_EXE_repl-sync");
 pub const BASE: &str = env!("CARGO_BIN_EXE_repl-base");
 pub const RECOVER: &str = env!("CARGO_BIN_EXE_repl-recover");
 
+/// All of them, each with the variable by which scripts find it.
+pub const COMMANDS: [(&str, &str); 9] = [
+    ("SHIP", SHIP),
+    ("APPLY", APPLY),
+    ("VERIFY", VERIFY),
+    ("FETCH", FETCH),
+    ("PRUNE", PRUNE),
+    ("ROLE", ROLE),
+    ("SYNC", SYNC),
+    ("BASE", BASE),
+    ("RECOVER", RECOVER),
+];
+
 /// Longest wait for anything: far above what is needed, so that only a real hang meets it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,8 +79,7 @@ impl Rig {
     pub fn sh(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("set -o pipefail\n{script}")).current_dir(self.root.path());
-        command.env("SHIP", SHIP).env("APPLY", APPLY).env("VERIFY", VERIFY).env("FETCH", FETCH).env("ROLE", ROLE);
-        command.env("SYNC", SYNC).env("PRUNE", PRUNE).env("BASE", BASE).env("RECOVER", RECOVER);
+        command.envs(COMMANDS);
         command.env("XDG_STATE_HOME", self.path("xdg")).env("REPL_TEST_STATE", self.path("state"));
         command.stdin(Stdio::null());
         command

@@ -58,7 +58,8 @@ pub struct Args {
     #[arg(long)]
     pub no_receivers: bool,
 
-    /// A repl-ship that ships on from this archive has its state here (may be repeated) [default: where it is by default]
+    /// A repl-ship that ships from here, too, has its state in this directory (may be repeated) [default, for an archive:
+    /// where it is by default]
     #[arg(long, value_name = "DIR")]
     pub sender: Vec<PathBuf>,
 
@@ -161,7 +162,6 @@ impl Args {
             ("--keep-bases", self.keep_bases.is_some()),
             ("--keep-for", self.keep_for.is_some()),
             ("--standby", self.standby),
-            ("--sender", !self.sender.is_empty()),
         ];
         refuse(&archives, "an archive, and nothing was ever received here")
     }
@@ -172,6 +172,11 @@ impl Args {
             let found = args::default_state(self.set.as_deref().unwrap_or(set), dir);
             return found.into_iter().map(|state| Sender { state, is_told: false }).collect();
         }
+        self.told_senders()
+    }
+
+    /// The same, as far as they were told.
+    pub fn told_senders(&self) -> Vec<Sender> {
         self.sender.iter().map(|state| Sender { state: state.clone(), is_told: true }).collect()
     }
 

@@ -31,6 +31,7 @@ impl Journal {
             Some(file) => file,
             None => {
                 let file = dir.create_new(name)?;
+                dir.give(&file).with_context(|| format!("cannot make {shown}"))?;
                 dir.sync()?;
                 file
             }

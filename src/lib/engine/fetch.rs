@@ -272,6 +272,16 @@ mod tests {
     /// What is said of each segment, where these are recorded as closed but the last, which is open: `.` for "there is
     /// none", `g` for a gap. (No segment lies there: what is recorded is missing. Number 0 asks for the history.)
     fn said(recorded: &[(u64, u64)], history: Option<&str>, asked: &[(u64, u64)]) -> String {
+        said_from(None, recorded, history, asked)
+    }
+
+    /// The same, where log is kept from a segment on only.
+    fn said_from(
+        kept: Option<(u64, u64)>,
+        recorded: &[(u64, u64)],
+        history: Option<&str>,
+        asked: &[(u64, u64)],
+    ) -> String {
         let root = tempfile::tempdir().unwrap();
         let archive = Dir::open(root.path()).unwrap();
         let (mut site, _, _) = Site::open(archive.subdir(site::STATE).unwrap()).unwrap();
@@ -291,6 +301,9 @@ mod tests {
         site.close(&closed.iter().map(line).collect::<Vec<_>>()).unwrap();
         let held = Held { position: last.at(8), digest, closed: false };
         site.hold(&Holding { held, boundary: None }).unwrap();
+        if let Some((generation, number)) = kept {
+            horizon::write(site.dir(), Segment::new(generation, number)).unwrap();
+        }
         if let Some(history) = history {
             archive.replace("00000002.history", history.as_bytes()).unwrap();
         }
@@ -307,6 +320,17 @@ mod tests {
             }
         };
         asked.iter().map(ask).collect()
+    }
+
+    #[test]
+    fn what_was_pruned_is_a_gap_and_what_never_was_is_none_still() {
+        let whole = [(1, 5), (1, 6), (1, 7), (2, 7), (2, 8), (2, 9)];
+        // In the end a server asks for the next segment of each timeline that it knows.
+        let asked = [(1, 5), (1, 6), (1, 7), (1, 8), (1, 10), (2, 6), (2, 7), (2, 10), (3, 10)];
+        assert_eq!(said_from(Some((2, 7)), &whole, None, &asked), "ggg..gg..");
+        assert_eq!(said_from(Some((1, 6)), &whole, None, &asked), "ggg...g..");
+        // Their lines are gone, too.
+        assert_eq!(said_from(Some((2, 7)), &whole[3..], None, &asked), "ggg..gg..");
     }
 
     #[test]

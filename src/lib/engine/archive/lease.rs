@@ -133,6 +133,8 @@ fn from(text: &str) -> Option<Position> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::site::horizon;
+    use crate::value::position::Segment;
 
     #[test]
     fn a_lease_is_held_until_it_is_dropped() {
@@ -150,6 +152,27 @@ mod tests {
         assert_eq!(Lease::held(&state).unwrap().len(), 1);
         drop(two);
         assert_eq!(std::fs::read_dir(root.path().join(LEASES)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_who_takes_a_lease_while_another_prunes_finds_what_that_has_said() {
+        let root = tempfile::tempdir().unwrap();
+        let state = Dir::open(root.path()).unwrap();
+        for number in 1..50 {
+            let look = Look::begin(&state).unwrap();
+            let before = Segment::new(1, number);
+            std::thread::scope(|scope| {
+                let taker = scope.spawn(|| {
+                    let lease = Lease::take(&state, None, None).unwrap();
+                    (horizon::read(&state).unwrap(), lease)
+                });
+                // It is not seen before the horizon is written: then what it may need is gone by right.
+                assert_eq!(look.held().unwrap(), []);
+                horizon::write(&state, before).unwrap();
+                drop(look);
+                assert_eq!(taker.join().unwrap().0, Some(before));
+            });
+        }
     }
 
     #[test]

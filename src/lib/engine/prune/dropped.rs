@@ -2,17 +2,12 @@
 //! stays open, and every run says so (exit code 11), until each of them stands at or behind its end: on a new base. Then
 //! a line closes it.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::LOCK;
-use super::consumers::{self, Sender};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
-use crate::edge::lock::Lock;
 use crate::rule::retention::{Need, Who};
 use crate::value::exit::{Code, Failure};
 use crate::value::position::{Position, Segment};
@@ -95,15 +90,6 @@ pub(super) fn settle(state: &Dir, needs: &[Need], is_dry: bool) -> Result<Vec<Dr
         }
     }
     Ok(open)
-}
-
-/// Closes what is covered by what those who need a master's log have now, with the sender's state in `state`.
-pub fn look(dir: &Dir, state: &Path) -> Result<Vec<Dropped>> {
-    let kept = Dir::open(state)?;
-    let _lock = Lock::take(&kept, LOCK)?;
-    let mut needs = consumers::needs(&kept)?;
-    needs.extend(consumers::receivers(dir, &[Sender { state: state.to_owned(), is_told: false }])?);
-    settle(&kept, &needs, false)
 }
 
 /// What is said of it, and exit code 11.

@@ -30,8 +30,22 @@ pub struct Master<'a> {
     pub dir: &'a Dir,
     /// Its rules.
     pub scheme: &'a Scheme,
+    /// The state of its sender.
+    pub state: &'a Path,
+    /// Other senders of it, each with a receiver of its own.
+    pub senders: &'a [Sender],
     /// How log is removed there.
     pub release: &'a Release,
+}
+
+impl Master<'_> {
+    /// What the receivers of all senders need.
+    fn receivers(&self) -> Result<Vec<Need>> {
+        let own = Sender { state: self.state.to_owned(), is_told: false };
+        let mut needs = consumers::receivers(self.dir, &[own])?;
+        needs.extend(consumers::receivers(self.dir, self.senders)?);
+        Ok(needs)
+    }
 }
 
 /// What came of it.
@@ -43,16 +57,15 @@ pub struct Outcome {
     pub verdict: Option<Failure>,
 }
 
-/// Prunes a master's log, with the sender's state in `state`; then looks at the disk.
-pub fn run(master: Master<'_>, state: &Path, full: &Full, options: &Options, monitor: &Monitor) -> Result<Outcome> {
-    if !state.exists() {
+/// Prunes a master's log; then looks at the disk.
+pub fn run(master: Master<'_>, full: &Full, options: &Options, monitor: &Monitor) -> Result<Outcome> {
+    if !master.state.exists() && master.senders.is_empty() {
         return nobody();
     }
-    let path = state;
-    let state = Dir::open(path)?;
+    let state = if options.is_dry { Dir::open(master.state)? } else { Dir::create(master.state)? };
     let _lock = if options.is_dry { None } else { Some(Lock::take(&state, LOCK)?) };
     let mut needs = consumers::needs(&state)?;
-    let receivers = consumers::receivers(master.dir, &[Sender { state: path.to_owned(), is_told: false }])?;
+    let receivers = master.receivers()?;
     let open = dropped::settle(&state, &[needs.as_slice(), receivers.as_slice()].concat(), options.is_dry)?;
     if options.with_receivers {
         needs.extend(receivers);
@@ -61,15 +74,22 @@ pub fn run(master: Master<'_>, state: &Path, full: &Full, options: &Options, mon
         return nobody();
     }
     let mut plan = plan(master, needs)?;
-    if !options.is_dry {
-        carry_out(master, &mut plan)?;
-    }
     if options.is_dry {
         return Ok(Outcome { plan, verdict: dropped::verdict(&open) });
     }
+    carry_out(master, &mut plan)?;
     let low = full::look(master, &state, full, &mut plan, monitor)?;
     record(&state, &plan, options)?;
     Ok(Outcome { plan, verdict: dropped::verdict(&dropped::open(&state)?).or(low) })
+}
+
+/// Says what is open still of log that was dropped, by what those who needed it have now.
+pub fn open(master: Master<'_>) -> Result<Option<Failure>> {
+    let state = Dir::open(master.state)?;
+    let _lock = Lock::take(&state, LOCK)?;
+    let mut needs = consumers::needs(&state)?;
+    needs.extend(master.receivers()?);
+    Ok(dropped::verdict(&dropped::settle(&state, &needs, false)?))
 }
 
 fn nobody() -> Result<Outcome> {
@@ -79,7 +99,7 @@ fn nobody() -> Result<Outcome> {
 }
 
 fn plan(master: Master<'_>, mut needs: Vec<Need>) -> Result<Plan> {
-    let Master { dir, scheme, release } = master;
+    let Master { dir, scheme, release, .. } = master;
     let files = files(dir, scheme)?;
     if let Some(last) = files.last() {
         consumers::check(&needs, last.segment.at(u64::MAX))?;
