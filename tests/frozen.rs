@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use repl::edge::dir::Dir;
+use repl::edge::lock::Lock;
+use repl::engine::archive::lease::{Held, Lease};
+use repl::engine::prune::dropped::{self, Dropped};
+use repl::engine::site::horizon;
 use repl::engine::sync::journal::op::{Extent, Op};
 use repl::engine::sync::journal::record::{self, Header as SyncHeader, Id, Record};
 use repl::engine::sync::marker::{Marker, Step};
@@ -28,6 +33,9 @@ const STREAM_RARE: &[u8] = include_bytes!("data/stream-v1-rare.bin");
 const BACK: &[u8] = include_bytes!("data/back-v1.txt");
 const DIGESTS: &[u8] = include_bytes!("data/digests-v1.txt");
 const SYNC_MARKER: &[u8] = include_bytes!("data/sync-marker-v1.txt");
+const PRUNED: &str = include_str!("data/prune-pruned-v1.txt");
+const LEASE: &str = include_str!("data/prune-lease-v1.txt");
+const DROPPED: &str = include_str!("data/prune-dropped-v1.txt");
 const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
 const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
 const SYNC_FINAL: &[u8] = include_bytes!("data/sync-fin-v1.bin");
@@ -244,6 +252,26 @@ fn the_marker_of_a_sync_is_read_and_written_as_ever() {
 }
 
 /// What the samples of a sync's journal say to do.
+#[test]
+fn what_a_prune_keeps_is_read_and_written_as_ever() {
+    let root = tempfile::tempdir().unwrap();
+    let state = Dir::open(root.path()).unwrap();
+    horizon::write(&state, Segment::new(2, 7)).unwrap();
+    assert_eq!(std::fs::read_to_string(root.path().join("pruned")).unwrap(), PRUNED);
+    assert_eq!(horizon::read(&state).unwrap(), Some(Segment::new(2, 7)));
+
+    let leases = state.subdir("leases").unwrap();
+    let _held = Lock::on_new(&leases, "one", LEASE).unwrap();
+    let base = Some("before_upgrade".to_owned());
+    let held = Held { name: "one".into(), from: Some(position("1-12:40960")), base };
+    assert_eq!(Lease::held(&state).unwrap(), [held]);
+
+    std::fs::write(root.path().join("dropped.jsonl"), DROPPED).unwrap();
+    let who = ["consumer tape", "receiver 'ssh venus repl-apply --acks /a'"].map(str::to_owned).to_vec();
+    let open = Dropped { from: position("1-2:7"), to: position("1-5:0"), who };
+    assert_eq!(dropped::open(&state).unwrap(), [open]);
+}
+
 fn ops() -> Vec<Op> {
     let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
     let mtime = Moment { seconds: -5, nanos: 999_999_999 };
@@ -311,6 +339,9 @@ fn samples_are_what_they_were() {
         (SYNC_LOG, "2cbce102d43d9e6d86ef256c37a652d3fee0324a6adb3fcd3dab9ad30ecf5075"),
         (SYNC_FINAL, "cf2f865c872602c552ded047f7ee6f5d34bdda7b590a8386dd604ddedb84a014"),
         (DIGESTS, "064bc8bdbe98ab05ada9fd49ee665de4c5a7921589b2a6bfb89a61fd2a6887e3"),
+        (PRUNED.as_bytes(), "b83566da47040303e26e9a2cda60ebd1d3e0b78e07e26e26c4aa345657db99e0"),
+        (LEASE.as_bytes(), "f87417174ef776d1fb5fcaac7ec69d4428bc4201c35c6e384a3783c4f1d69c67"),
+        (DROPPED.as_bytes(), "5969c3827b1a6ff91b8ba22eda91c5071c30dbffb6d5e5cb7e9867ea6800cca2"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);

@@ -103,6 +103,24 @@ fn berkeley_db_gives_up_of_what_it_lists_what_every_consumer_has() {
 }
 
 #[test]
+fn a_sender_that_purges_keeps_what_a_named_consumer_lacks() {
+    let rig = Rig::new();
+    environment(&rig, "log_set_config DB_LOG_AUTO_REMOVE off\nset_lg_max 200000\n");
+    let all = logs(&rig, "shop.db-journal");
+    rig.ok("$PRUNE --state state --consumer tape=1-3:28 shop.db-journal");
+    let ship = "$SHIP -S --state state --purge --via \"$APPLY --acks replica\" shop.db-journal";
+    rig.ok(ship);
+    assert_eq!(logs(&rig, "shop.db-journal"), all[2..]);
+    fs::write(rig.path("state/consumers/tape"), "torn").unwrap();
+    let ran = rig.run(ship);
+    assert!(ran.code == 0 && ran.err.contains("consumers/tape is damaged"), "{ran:?}");
+    assert_eq!(logs(&rig, "shop.db-journal"), all[2..]);
+    fs::remove_file(rig.path("state/consumers/tape")).unwrap();
+    rig.ok(ship);
+    assert!(logs(&rig, "shop.db-journal").len() < 4);
+}
+
+#[test]
 fn an_environment_that_removes_its_log_itself_is_refused() {
     let rig = Rig::new();
     environment(&rig, "set_lg_max 200000\n");

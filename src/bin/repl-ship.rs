@@ -78,7 +78,7 @@ fn run(args: Args) -> Result<()> {
         &dir,
         to,
         &options,
-        Shipping { ledger: &mut ledger, status, release, bell, stop: &stop, monitor: &monitor },
+        Shipping { ledger: &mut ledger, status, release, state: state.as_ref(), bell, stop: &stop, monitor: &monitor },
     )
 }
 

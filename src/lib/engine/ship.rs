@@ -129,7 +129,7 @@ const PARTING: Duration = Duration::from_secs(30);
 
 /// Ships until the end that the options set, the receiver refuses, or the link is given up.
 pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<()> {
-    let Shipping { ledger, mut status, release, bell, stop, monitor } = ship;
+    let Shipping { ledger, mut status, release, state, bell, stop, monitor } = ship;
     check_taken_up(dir, options, monitor)?;
     let _watch = start_watch(dir, options, &bell, monitor);
     let releasing = release.as_ref().map(|_| Releasing::default());
@@ -141,7 +141,7 @@ pub fn run(dir: &Dir, to: To, options: &Options, ship: Shipping<'_>) -> Result<(
     }
     std::thread::scope(|scope| {
         if let (Some(release), Some(releasing)) = (&release, releasing) {
-            scope.spawn(|| releasing.run(release, dir, &options.scheme, monitor));
+            scope.spawn(|| releasing.run(release, dir, &options.scheme, state, monitor));
         }
         let shipped = match to {
             To::Output(out) => parts.ship(out, Box::new(|| false), None, options.from),
@@ -161,6 +161,8 @@ pub struct Shipping<'a> {
     pub status: Option<Status>,
     /// How the master gives up log that is flushed at the receiver.
     pub release: Option<Release>,
+    /// The state directory: consumers that are named there need log, too.
+    pub state: Option<&'a Dir>,
     /// Rung by signals and by changes in the directory.
     pub bell: Bell,
     /// Whether an end was asked for.

@@ -52,6 +52,11 @@ pub(super) fn named(state: &Dir) -> Result<Vec<(String, Bookmark)>> {
     Ok(found)
 }
 
+/// What all of the named ones have; `None` when there are none.
+pub(in crate::engine) fn least(state: &Dir) -> Result<Option<Position>> {
+    Ok(named(state)?.into_iter().map(|(_, mark)| mark.position).min())
+}
+
 /// Keeps durably what a consumer has.
 pub(super) fn set(state: &Dir, name: &str, mark: Bookmark) -> Result<()> {
     state.subdir(CONSUMERS)?.replace(name, format!("{mark}\n").as_bytes())

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::edge::dir::Dir;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::postgres::Slot;
+use crate::engine::prune::consumers;
 use crate::engine::release::Release;
 use crate::rule::scheme::Scheme;
 use crate::value::exit::{Code, Failure, code_of};
@@ -16,6 +17,12 @@ use crate::value::position::Position;
 
 /// A failure is tried again this long after, at the earliest.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// What the receiver and all consumers have that are named in the sender's state.
+fn least(flushed: Position, others: Option<&Dir>) -> Result<Position> {
+    let others = others.map(consumers::least).transpose()?.flatten();
+    Ok(others.map_or(flushed, |others| others.min(flushed)))
+}
 
 /// What the thread and its owner share.
 #[derive(Default)]
@@ -54,7 +61,7 @@ impl Releasing {
     }
 
     /// The thread.
-    pub(super) fn run(&self, release: &Release, dir: &Dir, scheme: &Scheme, monitor: &Monitor) {
+    pub(super) fn run(&self, release: &Release, dir: &Dir, scheme: &Scheme, others: Option<&Dir>, monitor: &Monitor) {
         let mut done = None;
         let due = |state: &State, done| state.flushed.filter(|flushed| release.is_due(done, *flushed));
         let mut state = self.state.lock();
@@ -66,7 +73,7 @@ impl Releasing {
                 return;
             };
             drop(state);
-            let result = release.up_to(dir, scheme, flushed);
+            let result = least(flushed, others).and_then(|least| release.up_to(dir, scheme, least));
             state = self.state.lock();
             match result {
                 Ok(()) => done = Some(flushed),
