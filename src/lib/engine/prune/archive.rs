@@ -2,7 +2,7 @@
 //!
 //! In this order, so that a kill at any instant leaves an archive that is whole:
 //!
-//! 1. Leases are looked at, and none can be taken until 4 (see [`lease`]).
+//! 1. Leases are looked at, and none can be taken until 4 (see [`crate::engine::archive::lease`]).
 //! 2. Bases that go lose their names, durably. From here on nothing needs the log that they needed; were it the other
 //!    way round, a base could be there of which the log is gone.
 //! 3. The horizon is written, durably. What lies before it is not there any more, for any reader.
