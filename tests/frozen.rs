@@ -5,7 +5,7 @@
 
 use repl::edge::dir::Dir;
 use repl::edge::lock::Lock;
-use repl::engine::archive::lease::{Held, Lease};
+use repl::engine::archive::lease::{self, Lease};
 use repl::engine::prune::dropped::{self, Dropped};
 use repl::engine::site::horizon;
 use repl::engine::sync::journal::op::{Extent, Op};
@@ -263,7 +263,7 @@ fn what_a_prune_keeps_is_read_and_written_as_ever() {
     let leases = state.subdir("leases").unwrap();
     let _held = Lock::on_new(&leases, "one", LEASE).unwrap();
     let base = Some("before_upgrade".to_owned());
-    let held = Held { name: "one".into(), from: Some(position("1-12:40960")), base };
+    let held = lease::Held { name: "one".into(), from: Some(position("1-12:40960")), base };
     assert_eq!(Lease::held(&state).unwrap(), [held]);
 
     std::fs::write(root.path().join("dropped.jsonl"), DROPPED).unwrap();

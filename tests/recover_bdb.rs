@@ -13,7 +13,7 @@ use std::fs;
 use rig::{Rig, Running, eventually};
 
 fn writer(rig: &Rig) -> Running {
-    fs::write(rig.path("writer.py"), bdb::WRITER).unwrap();
+    fs::write(rig.path("writer.py"), bdb::WRITE).unwrap();
     rig.spawn("exec /usr/bin/python3 writer.py master")
 }
 

@@ -174,7 +174,7 @@ fn position(said: &str) -> String {
 fn damage_of_berkeley_db_is_told() {
     let rig = Rig::new();
     let make = |name: &str, log: u32| {
-        fs::write(rig.path("writer.py"), bdb::WRITER).unwrap();
+        fs::write(rig.path("writer.py"), bdb::WRITE).unwrap();
         fs::create_dir_all(rig.path(name)).unwrap();
         let writer = rig.spawn(&format!("exec /usr/bin/python3 writer.py {name}"));
         eventually("log", || rig.path(&format!("{name}/log.{log:010}")).exists());

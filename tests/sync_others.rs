@@ -11,6 +11,7 @@ mod rig;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use rig::{Rig, Running, eventually};
 use serde_json::Value;
@@ -54,7 +55,7 @@ fn committed(rig: &Rig) -> BTreeSet<String> {
 #[test]
 fn an_environment_that_is_written_to_is_recovered_to_what_was_committed() {
     let rig = Rig::new();
-    let mut writer = writer(&rig, bdb::WRITER);
+    let mut writer = writer(&rig, bdb::WRITE);
     eventually("some log files", || rig.master().join("log.0000000002").exists());
     for (round, options) in ["", "--inplace", "--stage"].into_iter().enumerate() {
         assert!(writer.child.try_wait().unwrap().is_none(), "{}", writer.err());

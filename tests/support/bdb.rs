@@ -1,4 +1,4 @@
-//! Berkeley DB environments that are written to, and their log read in the shortest way there is, as a judge of ours.
+//! Berkeley DB environments to test with, and their log read in the shortest way there is, as a judge of ours.
 
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
@@ -18,9 +18,9 @@ for path in sorted(glob.glob(sys.argv[1] + '/log.*')):
         at += length
 ";
 
-/// Writes to a Berkeley DB environment until it is killed, and not as fast as it can: disks are small. Each row is named by
-/// its transaction, as the log names it.
-pub(crate) const WRITER: &str = r"
+/// Writes to a Berkeley DB environment until it is killed, and not as fast as it can: disks are small. Each
+/// row is named by its transaction, as the log names it.
+pub(crate) const WRITE: &str = r"
 import sys, time
 from bsddb3 import db
 home = sys.argv[1]
