@@ -24,7 +24,7 @@ use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
 use crate::value::position::Position;
 
-pub(super) use self::bdb::segments as bdb_segments;
+pub(super) use self::bdb::{environments as bdb_environments, segments as bdb_segments};
 pub(super) use self::postgres::{LABEL, TABLESPACES};
 pub(super) use self::sqlite::databases as sqlite_databases;
 

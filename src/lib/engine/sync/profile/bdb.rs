@@ -8,6 +8,9 @@
 //! Region files are shared memory: the regions of a destination describe the old databases, and opened over new ones
 //! they show stale rows with no error. So they are removed there, never only left out.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use anyhow::Result;
 
 use super::{Defaults, Names, end_of_log, head, number};
@@ -89,6 +92,19 @@ pub(super) fn homes(dir: &Dir) -> Result<Vec<Name>> {
     let names = dir.names()?.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b"-journal"));
     let beside = names.map(|name| Name::root().join(name.as_encoded_bytes()));
     Ok([Name::root()].into_iter().chain(beside).collect())
+}
+
+/// Those of them in which an environment is: one that has no log here may have it elsewhere.
+pub(in crate::engine::sync) fn environments(dir: &Dir) -> Result<Vec<Name>> {
+    let is_sign = |name: &str| Scheme::Bdb.segment(name).is_some() || name.starts_with("__db.") || name == "DB_CONFIG";
+    let mut found = Vec::new();
+    for home in homes(dir)? {
+        let path = home.components().fold(dir.path().to_owned(), |path, part| path.join(OsStr::from_bytes(part)));
+        if path.is_dir() && Dir::open(&path)?.names()?.iter().filter_map(|name| name.to_str()).any(is_sign) {
+            found.push(home);
+        }
+    }
+    Ok(found)
 }
 
 /// The beginning of the last segment of the log: recovery adds records of its own to that, so that it is not the
