@@ -148,6 +148,35 @@ fn files_that_are_one_at_one_side_and_two_at_the_other_become_what_the_source_ha
 }
 
 #[test]
+fn a_file_with_a_name_outside_is_replaced_and_that_name_keeps_what_it_wears() {
+    for mode in ["--inplace", "--stage"] {
+        let site = Site::empty();
+        for (name, length) in [("small", 3000), ("long", 300_000), ("pair", 100)] {
+            site.write(name, noise(length, 1));
+        }
+        fs::hard_link(site.src().join("pair"), site.src().join("pair-too")).unwrap();
+        site.ok("src dst");
+        fs::create_dir(site.rig.path("outside")).unwrap();
+        for name in ["small", "long", "pair"] {
+            fs::hard_link(site.dst().join(name), site.rig.path("outside").join(name)).unwrap();
+        }
+        let before = tree::look(&site.rig.path("outside")).0;
+        // Known to be equal, and not known: neither is written through, nor dressed.
+        for options in ["--delete", "--delete --checksum"] {
+            for (name, bits) in [("small", 0o640), ("long", 0o604), ("pair", 0o600)] {
+                tree::chmod(&site.src().join(name), bits + u32::from(options.len() > 10));
+                tree::touch(&site.src().join(name), 1_000_000_000, options.len() as i64);
+            }
+            let report = site.report(&format!("{mode} {options} src dst"));
+            assert_eq!(number(&report, "literal_bytes"), 0, "{mode}: {report}");
+            assert_same(&site.src(), &site.dst());
+            assert_eq!(tree::look(&site.rig.path("outside")).0, before, "{mode}");
+            assert_idle(&site.report(&format!("{mode} {options} src dst")));
+        }
+    }
+}
+
+#[test]
 fn what_the_source_does_not_have_stays_unless_it_is_to_go() {
     for mode in ["--inplace", "--stage"] {
         let site = Site::synced();
