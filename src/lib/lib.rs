@@ -82,6 +82,8 @@
 //! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
 //! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
 //! | a sync is slow, or reads what has not changed | [`engine::sync::pairs`], [`engine::sync::digests`]: what may be trusted unread; [`engine::sync::line`]: what is asked |
+//! | a base is refused, or ends elsewhere than expected | [`engine::base`], its `join`; the log in a copy: [`engine::archive::own`] |
+//! | bases take too much space, or an earlier one has changed | [`engine::base`], its `copy`; names of one file: [`engine::sync::target`], its `part` |
 //! | in which order a sync stops, switches and starts | [`engine::sync::drive`] |
 //! | a name is (not) part of a sync | [`rule::sync::filter`], [`engine::sync::profile`] |
 //! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |

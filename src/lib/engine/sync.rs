@@ -24,6 +24,7 @@ pub mod pairs;
 pub mod pass;
 pub mod procedure;
 pub mod profile;
+pub mod purpose;
 pub mod receiver;
 pub mod server;
 pub mod source;

@@ -22,13 +22,14 @@ use serde_json::json;
 pub use self::guard::apart;
 
 use self::last::Stopped;
-pub use self::options::{Mode, Options, Purpose, Report};
+pub use self::options::{Mode, Options, Report};
 use super::ground::Ground;
 use super::history;
 use super::journal::recover::recover;
 use super::ledger::Unsettled;
 use super::marker;
 use super::profile::Profile;
+use super::purpose::Purpose;
 use super::receiver::{Desk, Link, Operator, Passes, wait_for_tick};
 use super::server::Server;
 use super::stage::{self, Carried};

@@ -1,10 +1,10 @@
 //! What is asked of a sync, and what it did.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::sync::ledger::Counts;
 use crate::engine::sync::pass::Manner;
+use crate::engine::sync::purpose::Purpose;
 use crate::engine::sync::server::Commands;
 use crate::rule::sync::filter::Filter;
 
@@ -15,21 +15,6 @@ pub enum Mode {
     Stage,
     /// Changed blocks go through a redo journal.
     InPlace,
-}
-
-/// What the copy is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A server, which has some things of its own there.
-    Replica,
-    /// An archive: all is as the source has it, the log as well, which no recovery has added to. Files that are as in the
-    /// copy before it are further names of those.
-    Base {
-        /// The copy before it: of another database there is none.
-        before: Option<PathBuf>,
-        /// What it begins with: that copy, or one that an interrupted run has made.
-        like: Option<PathBuf>,
-    },
 }
 
 /// What is asked of a sync.
@@ -90,22 +75,4 @@ pub struct Report {
     pub took: Duration,
     /// Bytes on the wire, sent and received by the end that has the destination.
     pub wire: (u64, u64),
-}
-
-impl Purpose {
-    /// The copy before this one.
-    pub(super) fn before(&self) -> Option<&Path> {
-        match self {
-            Purpose::Replica => None,
-            Purpose::Base { before, .. } => before.as_deref(),
-        }
-    }
-
-    /// The copy that this one begins with.
-    pub(super) fn like(&self) -> Option<&Path> {
-        match self {
-            Purpose::Replica => None,
-            Purpose::Base { like, .. } => like.as_deref(),
-        }
-    }
 }
