@@ -130,7 +130,9 @@ impl Proof<'_> {
             return fail(Code::Corrupt, format!("the log is not the base's: {why}"));
         }
         let end = self.end(&report, from, is_behind);
-        refuse_findings(&report, from, end.as_ref().ok().copied().flatten())?;
+        // Where all that is held is asked for, an end that is missing is not the end.
+        let limit = self.order.until.and(end.as_ref().ok().copied().flatten());
+        refuse_findings(&report, from, limit)?;
         self.refuse_hole(&report, from, is_behind)?;
         let end = end?;
         let aim = end.map(|end| self.aim(&report, end)).transpose()?;
