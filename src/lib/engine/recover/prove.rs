@@ -122,6 +122,9 @@ impl Proof<'_> {
         let scope = Scope { from: from.map(|from| from.segment), to, until };
         let options = verify::Options { kind: None, state: self.order.state.clone(), bases: Which::None, scope };
         let report = verify::run(self.archive.dir, &options)?;
+        // What the base has by itself can be reached without the segment that it ends in.
+        let is_at_base = from.is_some_and(|from| self.order.until == Some(Until::Position(from)));
+        let is_behind = is_behind || (is_at_base && report.first != from.map(|from| from.segment));
         self.refuse_foreign()?;
         self.refuse_fork(&report, from)?;
         if let (Some(own), Some(from)) = (&self.own, from)
