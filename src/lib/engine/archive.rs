@@ -17,6 +17,7 @@ use anyhow::Result;
 
 use super::site::{self, Holding, Origin, horizon};
 use crate::edge::dir::Dir;
+use crate::edge::slots;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Segment;
 
@@ -51,6 +52,10 @@ impl Archive<'_> {
             return fail(Code::Corrupt, format!("{} is gone", state.shown(site::POSITION)));
         }
         let (holding, horizon) = (site::holding(&state)?, horizon::read(&state)?);
+        // One that was cut off is not one that was never written.
+        if holding.is_none() && slots::is_torn(&state, site::POSITION)? {
+            return fail(Code::Corrupt, format!("{} is damaged", state.shown(site::POSITION)));
+        }
         Ok(Archive { dir, state, origin, holding, horizon })
     }
 

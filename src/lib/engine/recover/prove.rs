@@ -158,6 +158,7 @@ impl Proof<'_> {
     fn refuse_hole(&self, report: &Report, from: Option<Position>, is_behind: bool) -> Result<()> {
         match (&self.base, report.first) {
             (_, None) if is_behind && self.base.is_some() => Ok(()),
+            (None, Some(_)) if is_behind => fail(Code::Gap, "nothing is held here, whatever files there are"),
             (None, Some(_)) if report.is_self_contained() => Ok(()),
             (None, Some(first)) => {
                 let text = format!("the log begins with {first}, and no base serves that ends behind that");
