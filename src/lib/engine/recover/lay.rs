@@ -188,7 +188,8 @@ impl Laying<'_> {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            let joined = threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(0)));
+            let ended = |_| fail(Code::Failed, "a thread that copies has ended abruptly");
+            let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(ended));
             joined.sum::<Result<u64>>()
         })
     }
