@@ -220,6 +220,8 @@ impl Work<'_> {
             return self.check(&[]);
         }
         match self.plan.engine {
+            // They were checked before they were whole, while their server ran.
+            Profile::Postgres | Profile::Mariadb if is_recovered && self.order.recover.is_none() => Ok(()),
             _ if is_recovered => self.check(&[]),
             Profile::Bdb => {
                 bdb::recover(self)?;
