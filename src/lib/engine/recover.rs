@@ -127,13 +127,13 @@ pub fn run(order: &Order) -> Result<Report> {
     let _lease =
         lease.map(|_all| self::lease(&archive, base.and_then(|base| base.record.position), base)).transpose()?;
     let words = format!("{}{}{:?}{:?}", dir.path().display(), plan.print(), order.recover, order.stays);
+    if !place::is_begun(&order.target) {
+        place::room(&order.target, plan.bytes())?;
+    }
     let place = Place::take(&order.target, &words, plan.engine)?;
     let mut copied = 0;
     let step = place.step()?;
     if step < Some(Step::Recovered) {
-        if step.is_none() {
-            place::room(&order.target, plan.bytes())?;
-        }
         place.reach(Step::Begun)?;
         copied = lay(&plan, &archive, &place, named.as_ref())?;
         place.reach(Step::Laid)?;

@@ -87,6 +87,11 @@ fn unused(dir: &Dir, engine: Profile, deadline: Instant) -> Result<()> {
     Ok(())
 }
 
+/// Whether a recovery was begun in a target.
+pub fn is_begun(target: &Path) -> bool {
+    target.join(MARKER).exists()
+}
+
 /// Refuses (12) a target whose file system has no room for so many bytes more.
 pub fn room(target: &Path, bytes: u64) -> Result<()> {
     let target = real(target)?;
