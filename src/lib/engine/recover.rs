@@ -112,7 +112,18 @@ fn prove(order: &Order, archive: &Archive<'_>) -> Result<Plan> {
     place::guard(&order.target, archive.dir, order.engine.unwrap_or(Profile::Plain))?;
     let plan = prove::run(order, archive)?;
     place::guard(&order.target, archive.dir, plan.engine)?;
+    applies(order, &plan)?;
     Ok(plan)
+}
+
+/// Refuses log that nothing would bring into the database: it would only be laid, and thrown away.
+fn applies(order: &Order, plan: &Plan) -> Result<()> {
+    let is_unknown = plan.base.as_ref().is_some_and(|base| base.record.log.is_none());
+    if !is_unknown || plan.logs.is_empty() || order.recover.is_some() {
+        return Ok(());
+    }
+    let text = format!("nothing is known of how a {} database takes log", plan.engine);
+    Err(Failure::new(Code::Guarded, text).hint("--recover CMD does that; the log is in $REPL_LOGS").into())
 }
 
 /// Does it.
