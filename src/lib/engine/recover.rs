@@ -33,6 +33,7 @@ use crate::edge::hook::Hook;
 use crate::edge::tree::Tree;
 use crate::edge::user::User;
 use crate::value::exit::{Code, Failure};
+use crate::value::name::Name;
 use crate::value::position::Position;
 use crate::value::time::Until;
 
@@ -178,7 +179,13 @@ fn is_read_only(error: &anyhow::Error) -> bool {
 fn lay(plan: &Plan, archive: &Archive<'_>, place: &Place, user: Option<&User>) -> Result<u64> {
     let base = plan.base.as_ref().map(|base| origin(archive, &base.name)).transpose()?;
     if plan.base.as_ref().is_some_and(|base| base.record.log.is_none()) {
-        place.scratch().subdir(LOG)?;
+        let logs = place.scratch().subdir(LOG)?;
+        for name in logs.names()? {
+            // Laid for another plan.
+            if !plan.logs.iter().any(|log| *log.name == *name) {
+                Tree::of(&logs)?.remove_all(&Name::root().join(name.as_encoded_bytes()))?;
+            }
+        }
     }
     let target = Tree::of(&place.dir)?;
     let owner = user.map(User::numbers);
