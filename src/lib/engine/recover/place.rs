@@ -164,7 +164,7 @@ impl Place {
     }
 }
 
-/// Removes all that a recovery has made in a target, and that came of it since. Never while it is in use.
+/// Removes all that a recovery has made in a target, and that came of it since. Never while it is in use, or a recovery is at it (7).
 pub fn clear(target: &Path, archive: &Dir) -> Result<()> {
     let dir = Dir::open(target)?;
     if dir.identity(MARKER)?.is_none() && dir.identity(RECORD)?.is_none() {
@@ -175,6 +175,9 @@ pub fn clear(target: &Path, archive: &Dir) -> Result<()> {
     if archive.starts_with(&target) {
         return fail(Code::Guarded, format!("the archive {} is in {}", shown(&archive), shown(&target)));
     }
+    // A recovery that is at it is no writer that shows: what it has open is its own.
+    let marker = dir.identity(MARKER)?.map(|_| dir.open_subdir(MARKER)).transpose()?;
+    let _lock = marker.map(|marker| Lock::take(&marker, LOCK)).transpose()?;
     unused(&dir, Profile::detect(&dir)?, Instant::now())?;
     let tree = Tree::of(&dir)?;
     // What says that it is ours goes last.
