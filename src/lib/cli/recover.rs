@@ -148,9 +148,10 @@ impl Args {
             return self.print(&plan.print(), &object(&plan));
         }
         let began = Instant::now();
+        let was_there = order.target.exists();
         let done = recover::run(&order);
         if self.drill {
-            self.sweep(&order.target, done.is_ok())?;
+            self.sweep(&order.target, was_there, done.is_ok())?;
         }
         let done = done?;
         let seconds = began.elapsed().as_secs_f64();
@@ -195,12 +196,12 @@ impl Args {
     }
 
     /// Removes what a drill has made. What failed may be of use to the operator, where he has said where it is.
-    fn sweep(&self, target: &Path, is_done: bool) -> Result<()> {
+    fn sweep(&self, target: &Path, was_there: bool, is_done: bool) -> Result<()> {
         if !target.exists() || (self.target.is_some() && !is_done) {
             return Ok(());
         }
         place::clear(target, &Dir::open(self.archive.as_deref().unwrap_or(Path::new("")))?)?;
-        if self.target.is_none() {
+        if !was_there {
             std::fs::remove_dir(target)?;
         }
         Ok(())
