@@ -13,6 +13,7 @@ use super::report;
 use crate::edge::dir::Dir;
 use crate::edge::hook::Hook;
 use crate::engine::archive::Archive;
+use crate::engine::archive::base::{self, Base};
 use crate::engine::recover::plan::Plan;
 use crate::engine::recover::{self, Choice, Order, place};
 use crate::engine::sync::profile::Profile;
@@ -36,7 +37,7 @@ pub struct Args {
     pub target: Option<PathBuf>,
 
     /// Base to begin with: its name, latest (the newest that is not later than --until) or none (log alone)
-    #[arg(long, value_name = "NAME", default_value = "latest", value_parser = base)]
+    #[arg(long, value_name = "NAME", default_value = "latest", value_parser = choice)]
     pub base: Choice,
 
     /// Recover up to a position or a time (RFC 3339, or UTC) [default: the end of what is held]
@@ -91,7 +92,7 @@ pub struct Args {
     #[arg(long, requires = "target", conflicts_with_all = ["until", "check", "recover", "start", "stay"])]
     pub finish: bool,
 
-    /// With --finish: take a new base, where the log does not begin with the set
+    /// With --finish: take a new base, where the log does not begin with the set and no base serves
     #[arg(long, value_name = "CMD", requires = "finish")]
     pub master: Option<String>,
 
@@ -125,11 +126,11 @@ pub enum Then {
     Start,
 }
 
-fn base(text: &str) -> Result<Choice, String> {
+fn choice(text: &str) -> Result<Choice, String> {
     Ok(match text {
         "latest" => Choice::Latest,
         "none" => Choice::None,
-        name if crate::engine::archive::base::is_name(name) => Choice::Named(name.to_owned()),
+        name if base::is_name(name) => Choice::Named(name.to_owned()),
         _ => return Err("expected the name of a base, latest or none".to_owned()),
     })
 }
@@ -215,24 +216,31 @@ impl Args {
         if self.dry_run {
             return report::print(format!("remove what was recovered in {}\n", target.display()).as_bytes());
         }
-        place::clear(&target, &dir)?;
-        let known = Archive::open(&dir, self.state.as_deref())?;
-        let options = verify::Options { state: self.state.clone(), ..verify::Options::default() };
-        let is_self_contained = known.origin.is_self_contained() && verify::run(&dir, &options)?.is_self_contained();
-        let Some(command) = &self.master else {
-            if is_self_contained {
-                return Ok(());
-            }
-            let text = "the log does not begin with the set, and no new base was taken";
-            return Err(Failure::new(Code::Guarded, text)
-                .hint("--master 'repl-base SRC \"$REPL_ARCHIVE\"' takes one")
-                .into());
-        };
-        if is_self_contained {
-            return Ok(());
+        let is_recoverable = self.is_recoverable(&dir)?;
+        if self.master.is_none() && !is_recoverable {
+            let text = "the log does not begin with the set, and no base serves";
+            let hint = "--master 'repl-base SRC \"$REPL_ARCHIVE\"' takes one";
+            return Err(Failure::new(Code::Guarded, text).hint(hint).into());
         }
-        let hook = Hook { name: "master", command: command.clone(), timeout: None };
+        place::clear(&target, &dir)?;
+        let Some(command) = self.master.clone().filter(|_| !is_recoverable) else {
+            return Ok(());
+        };
+        let hook = Hook { name: "master", command, timeout: None };
         hook.run(&[("REPL_ARCHIVE", std::path::absolute(&archive)?.to_string_lossy().into_owned())])
+    }
+
+    /// Whether a database can be brought back from what the archive has: by log alone, or by a base and what is behind it.
+    fn is_recoverable(&self, dir: &Dir) -> Result<bool> {
+        let known = Archive::open(dir, self.state.as_deref())?;
+        let options = verify::Options { state: self.state.clone(), ..verify::Options::default() };
+        let report = verify::run(dir, &options)?;
+        if known.origin.is_self_contained() && report.is_self_contained() {
+            return Ok(true);
+        }
+        let serves =
+            |base: &Base| report.first.zip(base.record.position).is_some_and(|(first, at)| first <= at.segment);
+        Ok(base::list(dir)?.iter().any(serves))
     }
 }
 
