@@ -103,8 +103,10 @@ fn unchanged(work: &Work<'_>, home: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Proves each database.
+/// Proves each database; where none came of the log, it was not this log's environment.
 fn verify(work: &Work<'_>) -> Result<()> {
+    // Berkeley DB SQL has an order of its own for keys, of which the program knows nothing.
+    let options: &[&str] = if work.plan.log_place().is_root() { &["-q"] } else { &["-q", "-o"] };
     let (tree, mut files) = (Tree::of(&work.place.dir)?, Vec::new());
     let root = std::path::absolute(work.place.dir.path())?;
     for found in tree.walk(|name, _| name.last() == super::place::MARKER.as_bytes()).bare() {
@@ -118,10 +120,16 @@ fn verify(work: &Work<'_>) -> Result<()> {
             }));
         }
     }
+    if files.is_empty() {
+        let failure = Failure::new(Code::Hook, "the recovery ended well, and there is no database");
+        return Err(failure
+            .hint("Berkeley DB SQL is recovered from a base, since its databases are beside its log")
+            .into());
+    }
     for batch in files.chunks(BATCH) {
         let mut result = Ok(());
         for name in VERIFY {
-            let args = [OsString::from("-q")].into_iter().chain(batch.iter().map(OsString::from));
+            let args = options.iter().map(OsString::from).chain(batch.iter().map(OsString::from));
             let program = Program { user: work.user.clone(), ..Program::new(name, args, LONG) };
             result = program.run(None, None);
             if !crate::engine::bdb::is_missing_program(&result) {
