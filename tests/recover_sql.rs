@@ -7,8 +7,10 @@
 mod rig;
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use rig::Rig;
+use rig::{RECOVER, Rig};
 
 /// A database with rows from `first` to `last`, whose log is in the archive.
 fn fill(rig: &Rig, first: u32, last: u32) {
@@ -53,4 +55,12 @@ fn log_alone_does_not_pass_for_an_empty_database() {
     let rig = shop();
     rig.run("$RECOVER --archive archive --target alone").fails(9, "there is no database");
     assert_eq!(rig.run("$ROLE guard alone").code, 5);
+}
+
+#[test]
+fn the_drill_that_operators_are_shown_runs() {
+    let bin = Path::new(RECOVER).parent().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recovery-drill");
+    let ran = Command::new(script).env("REPL_BIN", bin).output().unwrap();
+    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }
