@@ -17,6 +17,7 @@ mod fetch;
 mod link;
 mod patch;
 mod prune;
+mod recover;
 mod restrict;
 mod role;
 mod scripts;
