@@ -78,6 +78,9 @@
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |
 //! | a server's recovery stops: "could not restore file" | [`engine::fetch`]: when it says "no such segment", and when 126 |
+//! | a recovery is refused (3, 6), or ends elsewhere than it should | [`engine::recover`], its `prove`: which base, which log, which end |
+//! | a target is refused (13), marked for ever (5), or begun anew | [`engine::recover::place`]: the marker, its steps, its lock; `lay` beside it: what is copied again |
+//! | the database's own recovery fails (9) | [`engine::recover`], the file of the database beside it; its server's words are in the error |
 //! | after a sync the server is down, or was never stopped | [`engine::sync::server`]: what it recorded, and what it looks at |
 //! | a copy of a running master is not whole, or it refuses to be one | [`engine::sync::procedure`], the database's own file beside it |
 //! | the replica's configuration, or a file of the master's, is (not) in the copy | [`engine::sync::profile`], its `names` |
