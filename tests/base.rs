@@ -14,8 +14,6 @@ mod rig;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use mariadb::Mariadb;
 use postgres::{Postgres, Stage};

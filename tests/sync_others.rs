@@ -11,7 +11,6 @@ mod rig;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use rig::{Rig, Running, eventually};
 use serde_json::Value;
