@@ -10,7 +10,7 @@ mod rig;
 
 use std::fs;
 
-use rig::{Rig, Running, eventually};
+use rig::{Rig, Running, eventually, kill_often};
 
 fn writer(rig: &Rig) -> Running {
     fs::write(rig.path("writer.py"), bdb::WRITE).unwrap();
@@ -29,6 +29,11 @@ fn assert_rows(rig: &Rig, target: &str) {
     assert!(!log.is_empty());
 }
 
+/// All that is in the archive, but for leases.
+fn list(rig: &Rig) -> String {
+    rig.ok("cd archive && find . -type f ! -path '*/lease*' -printf '%p %s %T@\n' | sort | b3sum")
+}
+
 #[test]
 fn an_environment_comes_back_from_log_alone_and_from_a_base_and_later_log() {
     let rig = Rig::new();
@@ -40,10 +45,17 @@ fn an_environment_comes_back_from_log_alone_and_from_a_base_and_later_log() {
     ship(&rig);
     assert!(writer.child.try_wait().unwrap().is_none(), "{}", writer.err());
     drop(writer);
-    let before = rig.ok("cd archive && find . -type f ! -path '*/lease*' -printf '%p %s %T@\n' | sort | b3sum");
+    let before = list(&rig);
     rig.ok("$RECOVER --archive archive --target alone --base none");
     assert_rows(&rig, "alone");
     rig.ok("$RECOVER --archive archive --target based");
     assert_rows(&rig, "based");
-    assert_eq!(rig.ok("cd archive && find . -type f ! -path '*/lease*' -printf '%p %s %T@\n' | sort | b3sum"), before);
+    assert_eq!(list(&rig), before);
+    // Killed at any instant and run again, it ends the same.
+    let command = "$RECOVER --archive archive --target killed";
+    let killed = kill_often(100, "rm -rf killed", command, &|script| rig.run(script));
+    assert!(killed > 30, "{killed}");
+    rig.ok(&format!("test -e killed/.repl-recovered || {command}"));
+    assert_rows(&rig, "killed");
+    assert_eq!(list(&rig), before);
 }

@@ -10,7 +10,7 @@ mod rig;
 use std::process::Command;
 
 use mariadb::Mariadb;
-use rig::Rig;
+use rig::{Rig, kill_often};
 
 fn ship(rig: &Rig, master: &Mariadb) {
     rig.ok(&format!("$SHIP -S --state shipped --via '$APPLY --logs-only --acks archive' {}", master.data().display()));
@@ -54,4 +54,10 @@ fn a_database_comes_back_to_the_end_to_a_time_and_to_a_position() {
         time.trim()
     ));
     assert_eq!(contents(&rig, "time"), first);
+    // Killed at any instant, the server of its own included, and run again, it ends the same.
+    let command = "$RECOVER --archive archive --target killed";
+    let killed = kill_often(12, "rm -rf killed", command, &|script| rig.run(script));
+    assert!(killed > 3, "{killed}");
+    rig.ok(&format!("test -e killed/.repl-recovered || {command}"));
+    assert_eq!(contents(&rig, "killed"), master.checksums());
 }

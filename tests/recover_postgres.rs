@@ -9,6 +9,7 @@ mod postgres;
 mod rig;
 
 use postgres::{Postgres, Stage};
+use rig::kill_often;
 use serde_json::Value;
 
 fn base(stage: &Stage, master: &Postgres, name: &str) {
@@ -59,4 +60,10 @@ fn a_database_comes_back_to_the_end_to_a_time_and_to_a_position() {
         &format!("--target late --until '{late}' --check 'psql -X -Atc \"select 1\" -U postgres postgres'"),
     );
     assert_eq!(rows(&stage, "late"), "60000 60000 false", "{told}");
+    // Killed at any instant, the server of its own included, and run again, it ends the same.
+    let command = "$RECOVER --archive archive --target killed";
+    let killed = kill_often(12, "rm -rf killed", command, &|script| stage.run(script));
+    assert!(killed > 3, "{killed}");
+    stage.ok(&format!("test -e killed/.repl-recovered || {command}"));
+    assert_eq!(rows(&stage, "killed"), "100000 100000 false");
 }

@@ -142,6 +142,27 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Kills what a script runs (as `timeout`'s child) at many instants of the time that it takes, measured by a first run;
+/// `ran` runs a script. Returns how many runs were killed.
+pub fn kill_often(times: u32, fresh: &str, command: &str, ran: &dyn Fn(&str) -> Ran) -> u32 {
+    let began = Instant::now();
+    assert_eq!(ran(&format!("{fresh}; {command}")).code, 0);
+    let took = began.elapsed().as_secs_f64();
+    ran(fresh);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut killed = 0;
+    for _ in 0..times {
+        let ended = ran(&format!("timeout -s KILL {:.3} {command}", random.f64() * took));
+        if ended.code == 0 {
+            ran(fresh);
+        } else {
+            assert!(ended.code == -1 || ended.code == 137, "{ended:?}");
+            killed += 1;
+        }
+    }
+    killed
+}
+
 /// How a command ended, and what it said.
 #[derive(Debug)]
 pub struct Ran {

@@ -20,7 +20,8 @@ use crate::rule::scheme::Scheme;
 use crate::value::exit::{Code, fail};
 use crate::value::position::Segment;
 
-/// Says `up` when the server answers, and `down` when it has ended well. The end of its input is the server's end.
+/// Says `up` when the server answers, and `down` when it has ended well, as it does at a word. The end of its input is its
+/// end at once (while it starts it does not take a request for it): all of it is going to be done anew.
 const KEEPER: &str = r#"
 PATH=$PATH:/usr/sbin
 trap '' PIPE HUP INT TERM
@@ -32,7 +33,7 @@ if [ -n "$REPL_DSN" ]; then from=--defaults-file=$REPL_DSN; else from=--no-defau
  --expire-logs-days=0 --sync-binlog=0 --innodb-flush-log-at-trx-commit=2 --read-only=OFF --log-error= \
  --server-id=1 --init-file="$REPL_SCRATCH/init") </dev/null >&2 3<&- &
 server=$!
-(read -r word <&3; kill -TERM $server) 2>/dev/null &
+(read -r word <&3 && kill -TERM $server && exit; kill -KILL $server) 2>/dev/null &
 keeper=$!
 until mariadb-admin --no-defaults --socket="$REPL_SCRATCH/socket" ping >/dev/null 2>&1; do
     kill -0 $server 2>/dev/null || break

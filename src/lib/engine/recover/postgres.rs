@@ -23,7 +23,8 @@ const QUESTION: Duration = Duration::from_secs(600);
 const PORT: &str = "5432";
 
 /// Starts the server and says `up` when it answers, which it does when its recovery has come to its end; or `down` when
-/// the server has ended by itself, as it was told to. The end of its input is the server's end.
+/// the server has ended by itself, as it was told to. At a word it is stopped. The end of its input is its end at once,
+/// and told again, since a server that has only begun to start does not hear it: all of it is going to be done anew.
 const KEEPER: &str = r#"
 v=$(tr -cd 0-9. <"$REPL_TARGET/PG_VERSION")
 PATH=/usr/lib/postgresql/$v/bin:/usr/pgsql-$v/bin:$PATH
@@ -40,7 +41,7 @@ echo 'local all all trust' >"$REPL_SCRATCH/hba" || exit
  -c recovery_target_lsn="$REPL_LSN" -c recovery_target_inclusive=on -c recovery_target_action="$REPL_ACTION") \
  </dev/null >&2 3<&- &
 server=$!
-(read -r word <&3; kill -INT $server) 2>/dev/null &
+(read -r word <&3 && kill -INT $server && exit; while kill -QUIT $server; do sleep 0.2; done) 2>/dev/null &
 keeper=$!
 until pg_isready -q -h "$REPL_SCRATCH" -p "$REPL_PORT"; do
     kill -0 $server 2>/dev/null || break
