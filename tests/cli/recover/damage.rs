@@ -49,6 +49,10 @@ fn segments_that_are_damaged_are_6() {
             vault.rig.ok("rm -r archive && mv kept archive");
         }
         for length in [0, 1, LENGTH - 1] {
+            vault.rig.ok("cp -a archive kept");
+            vault.rig.ok(&format!("truncate -s {length} archive/log.{at}"));
+            vault.refuses(&format!("--until 1-{at}:1"), 6, &format!("log.{at}"));
+            vault.rig.ok("rm -r archive && mv kept archive");
             refused(&vault, &format!("truncate -s {length} log.{at}"), 6, &format!("log.{at}"));
         }
     }
@@ -84,6 +88,25 @@ fn records_of_the_archive_that_are_damaged_are_6() {
     refused(&vault, "rm .repl/position", 6, "position");
     refused(&vault, "truncate -s 0 .repl/position", 6, "position");
     refused(&vault, "echo x >> .repl/origin", 6, "origin");
+}
+
+/// As a crash in the midst of a write leaves it; the next write, which would mend it, may never come.
+#[test]
+fn a_position_of_which_one_record_is_torn_is_6_and_the_other_one_can_be_reached() {
+    let vault = Vault::logs();
+    vault.rig.append("log.4", "more");
+    vault.ship("archive");
+    for offset in [5, 517] {
+        vault.rig.ok("cp -a archive kept");
+        flip(&vault, ".repl/position", offset);
+        let ran = vault.run("--target target");
+        ran.fails(6, "one of the two records in position is damaged");
+        let hint = ran.err.lines().find_map(|line| line.strip_prefix("hint: --until 1-4:")).unwrap();
+        let length = hint.split_once(' ').unwrap().0;
+        vault.recover(&format!("--until 1-4:{length}"));
+        assert_eq!(vault.laid("target"), up_to(4, length.parse().unwrap()));
+        vault.rig.ok("rm -r target archive && mv kept archive");
+    }
 }
 
 #[test]

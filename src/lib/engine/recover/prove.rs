@@ -135,7 +135,7 @@ impl Proof<'_> {
         let end = self.end(&report, from, is_behind);
         // Where all that is held is asked for, an end that is missing is not the end.
         let limit = self.order.until.and(end.as_ref().ok().copied().flatten());
-        refuse_findings(&report, from, limit)?;
+        refuse_findings(&report, held, from, limit)?;
         self.refuse_hole(&report, from, is_behind)?;
         let end = end?;
         let aim = end.map(|end| self.aim(&report, end)).transpose()?;
@@ -318,18 +318,30 @@ impl Proof<'_> {
 }
 
 /// What is wrong before the end makes it unreachable; what can be reached is said.
-fn refuse_findings(report: &Report, from: Option<Position>, end: Option<Position>) -> Result<()> {
-    let counts = |finding: &&Finding| end.is_none_or(|end| finding.segment <= end.segment);
+fn refuse_findings(
+    report: &Report,
+    held: Option<Position>,
+    from: Option<Position>,
+    end: Option<Position>,
+) -> Result<()> {
+    // What is wrong with a segment is wrong with all of it; at the end of what is held, only what came behind is not known.
+    let place = |finding: &Finding| {
+        let place = finding.offset.map(|offset| finding.segment.at(offset));
+        place.filter(|place| held.is_some_and(|held| *place >= held)).unwrap_or_else(|| finding.segment.at(0))
+    };
+    let counts =
+        |finding: &&Finding| end.is_none_or(|end| finding.segment <= end.segment && Some(place(finding)) < held);
     let findings: Vec<_> = report.findings.iter().filter(counts).collect();
-    let Some(first) = findings.first() else {
+    let Some(wrong) = findings.iter().map(|finding| place(finding)).min() else {
         return Ok(());
     };
     let named: Vec<_> = findings.iter().take(NAMED).map(|finding| finding.text.as_str()).collect();
     let more = findings.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let before = report.held.range(..first.segment).rev();
+    let before = report.held.range(..=wrong.segment).rev();
     let reached = before.filter_map(|(segment, held)| Some((segment.at(held.boundary?.offset), held.boundary?.time)));
-    let reached = reached.into_iter().next().or(from.map(|from| (from, None)));
+    let mut reached = reached.filter(|(position, _)| *position <= wrong && position.offset > 0);
+    let reached = reached.next().or(from.map(|from| (from, None)));
     let code =
         if findings.iter().any(|finding| finding.kind == verify::Kind::Corrupt) { Code::Corrupt } else { Code::Gap };
     let failure = Failure::new(code, format!("{}{more}", named.join("; ")));

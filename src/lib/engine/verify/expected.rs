@@ -71,7 +71,7 @@ impl Expected {
             let (file, at) = (site::POSITION, held.position);
             let text =
                 format!("one of the two records in {file} is damaged; by the other one, what is held ends at {at}");
-            faults.push(corrupt(at.segment, text));
+            faults.push(Finding { offset: Some(at.offset), ..corrupt(at.segment, text) });
         }
         for (segment, record) in &self.closed {
             let lacking = match (&record.of_file, &record.closed) {
