@@ -463,6 +463,10 @@ fn what_cannot_be_meant_is_2() {
     ] {
         assert_eq!(vault.run(wrong).code, 2, "{wrong}");
     }
+    // What reads log of its own would read this for ever.
+    for engine in ["bdb", "postgres", "mariadb"] {
+        vault.refuses(&format!("--engine {engine}"), 5, &format!("the archive's log is of engine plain, not {engine}"));
+    }
     vault.refuses("--base unheard-of", 2, "there is no base 'unheard-of'");
     assert_eq!(vault.rig.run("$RECOVER --target target").code, 2);
     vault.rig.run("$RECOVER --archive master --target target").fails(2, "is not an archive");

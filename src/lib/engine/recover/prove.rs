@@ -29,6 +29,7 @@ pub(super) fn run(order: &Order, archive: &Archive<'_>) -> Result<Plan> {
     let bases = base::list(archive.dir)?;
     let base = choose(order, &bases)?;
     let engine = engine_of(order, archive, base.as_ref());
+    admit(order, archive, engine)?;
     if base.is_none() && matches!(engine, Profile::Postgres | Profile::Mariadb | Profile::Sqlite) {
         let text = format!("a {engine} database cannot be recovered without a base, and there is none that serves");
         return Err(Failure::new(Code::Gap, text).hint("repl-base takes one").into());
@@ -71,14 +72,27 @@ fn is_before(base: &Base, until: Option<Until>) -> bool {
 }
 
 fn engine_of(order: &Order, archive: &Archive<'_>, base: Option<&Base>) -> Profile {
-    let of_log = match archive.origin.scheme.engine() {
+    order.engine.or(base.map(|base| base.record.engine)).unwrap_or_else(|| of_log(archive))
+}
+
+/// The kind of database whose log the archive has.
+fn of_log(archive: &Archive<'_>) -> Profile {
+    match archive.origin.scheme.engine() {
         Engine::Plain => Profile::Plain,
         Engine::Eloquence => Profile::Eloquence,
         Engine::Bdb => Profile::Bdb,
         Engine::Postgres => Profile::Postgres,
         Engine::Mariadb => Profile::Mariadb,
-    };
-    order.engine.or(base.map(|base| base.record.engine)).unwrap_or(of_log)
+    }
+}
+
+/// Refuses log that is not the engine's: its own recovery may read that for ever.
+fn admit(order: &Order, archive: &Archive<'_>, engine: Profile) -> Result<()> {
+    let recovers = matches!(engine, Profile::Bdb | Profile::Postgres | Profile::Mariadb);
+    if !recovers || engine == of_log(archive) || order.recover.is_some() {
+        return Ok(());
+    }
+    fail(Code::Fenced, format!("the archive's log is of engine {}, not {engine}", of_log(archive)))
 }
 
 /// Proves a base; returns its own log.
