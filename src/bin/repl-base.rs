@@ -21,6 +21,9 @@ fn run() -> Result<()> {
     if args.list {
         return args.list();
     }
+    if args.verify {
+        return args.verify();
+    }
     match &args.drop {
         Some(name) => args.drop(name),
         None => args.take(&matches),

@@ -182,7 +182,7 @@ fn every_damage_is_126_and_leaves_the_destination_alone() {
         ("no position", "log.9", "position is gone", |rig| {
             fs::remove_file(rig.path("replica/.repl/position")).unwrap();
         }),
-        ("an empty position", "log.9", "position says that nothing is held, B3SUMS has 3 lines", |rig| {
+        ("an empty position", "log.9", "replica/.repl/position is damaged", |rig| {
             fs::write(rig.path("replica/.repl/position"), "").unwrap();
         }),
         ("a damaged position", "log.9", "replica/.repl/position ", |rig| {

@@ -1,5 +1,7 @@
 //! The arguments of `repl-base`, and what they are to the sync that a base is made by.
 
+mod shelf;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -8,13 +10,13 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 use serde_json::json;
 
+use self::shelf::object;
 use super::args::Talk;
 use super::report;
 use super::sync::ends::{self, Part, Task, confined};
 use super::sync::{self, Place};
-use crate::edge::dir::Dir;
 use crate::edge::host;
-use crate::engine::archive::base::{self, Base};
+use crate::engine::archive::base;
 use crate::engine::base::{Order, name_now, take};
 use crate::engine::sync::greeting::Role;
 use crate::rule::sync::filter::Filter;
@@ -36,7 +38,7 @@ pub struct Args {
 
     /// Where the base is to be; with --verify, the base.
     #[arg(help = "The archive: DIR, [USER@]HOST:DIR or ssh://[USER@]HOST[:PORT]/DIR; one of the two is here")]
-    #[arg(value_name = "ARCHIVE", required_unless_present_any = ["server", "list", "drop", "completions"])]
+    #[arg(value_name = "ARCHIVE", required_unless_present_any = ["server", "list", "verify", "drop", "completions"])]
     pub archive: Option<OsString>,
 
     /// Name of the base [default: the time at which it is begun, such as 2026-11-22T21-06-14Z]
@@ -46,6 +48,10 @@ pub struct Args {
     /// List the bases of the archive, which is the only operand
     #[arg(long, conflicts_with_all = ["drop", "server"])]
     pub list: bool,
+
+    /// Prove the bases of the archive, which is the first operand; the second names one of them
+    #[arg(long, conflicts_with_all = ["list", "drop", "server"])]
+    pub verify: bool,
 
     /// Remove this base of the archive, which is the only operand
     #[arg(long, value_name = "NAME", value_parser = name, conflicts_with = "server")]
@@ -326,28 +332,6 @@ impl Args {
         }
         Ok(())
     }
-
-    /// The directory of the archive, where it is the only operand.
-    fn here(&self) -> Result<Dir> {
-        match Place::parse(self.source.as_ref().context("no ARCHIVE")?)? {
-            Place::Here(path) => Dir::open(&path),
-            _ => fail(Code::Usage, "run this where the archive is"),
-        }
-    }
-
-    /// Lists the bases.
-    pub fn list(&self) -> Result<()> {
-        let mut lines = String::new();
-        for found in base::list(&self.here()?)? {
-            lines += &if self.json { format!("{}\n", object(&found)) } else { line(&found) };
-        }
-        report::print(lines.as_bytes())
-    }
-
-    /// Removes a base.
-    pub fn drop(&self, name: &str) -> Result<()> {
-        crate::engine::base::drop(&self.here()?, name, self.reason.as_deref())
-    }
 }
 
 impl Sync {
@@ -375,39 +359,4 @@ fn label(place: &Place, operand: &OsStr, is_pushed: bool) -> Result<OsString> {
     let mut label = OsString::from(if is_pushed { host::name()? + ":" } else { String::new() });
     label.push(path);
     Ok(label)
-}
-
-/// Name, end of its log, time of the last transaction, when it was taken, files, bytes, engine, source.
-fn line(base: &Base) -> String {
-    let record = &base.record;
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    format!(
-        "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
-        base.name,
-        or_dash(record.position.map(|at| at.to_string())),
-        or_dash(record.time.map(|time| time.to_string())),
-        record.ended,
-        record.files,
-        record.bytes,
-        record.engine,
-        crate::value::escape::show(&record.source),
-    )
-}
-
-fn object(base: &Base) -> serde_json::Value {
-    let record = &base.record;
-    json!({
-        "v": 1,
-        "name": base.name,
-        "engine": record.engine.to_string(),
-        "source": record.source,
-        "identity": record.identity,
-        "position": record.position.map(|at| at.to_string()),
-        "time": record.time.map(|time| time.to_string()),
-        "begun": record.begun.to_string(),
-        "ended": record.ended.to_string(),
-        "files": record.files,
-        "bytes": record.bytes,
-        "reason": record.reason,
-    })
 }

@@ -1,5 +1,7 @@
 //! The arguments of `repl-recover`, and its words.
 
+mod at;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,14 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 
+    /// Recover at another site, which this runs a command line at, such as 'ssh other': what is needed is shipped there
+    #[arg(long, value_name = "CMD", requires = "target", conflicts_with_all = ["finish", "state"])]
+    pub at: Option<String>,
+
+    /// With --at: where log and base go there [default: the target with .archive added]
+    #[arg(long, value_name = "DIR", requires = "at")]
+    pub at_archive: Option<PathBuf>,
+
     /// Recover into a scratch directory, report, and remove it
     #[arg(long, conflicts_with_all = ["finish", "start", "stay"])]
     pub drill: bool,
@@ -142,8 +152,13 @@ impl Args {
             return self.finish();
         }
         let scratch = std::env::temp_dir().join(format!("repl-recover-drill-{:08x}", fastrand::u32(..)));
-        let target = self.target.clone().unwrap_or_else(|| scratch.clone());
+        // At another site the target is none of this one's.
+        let target = self.target.clone().filter(|_| self.at.is_none()).unwrap_or_else(|| scratch.clone());
         let order = self.order(target)?;
+        if let (Some(prefix), false) = (&self.at, self.dry_run) {
+            let plan = recover::plan(&order)?;
+            return self.site(prefix).run(self, &plan);
+        }
         if self.dry_run {
             let plan = recover::plan(&order)?;
             return self.print(&plan.print(), &object(&plan));
@@ -164,6 +179,17 @@ impl Args {
         let time = plan.time.map(|time| format!(", {}", time.narrate())).unwrap_or_default();
         let what = if self.drill { "drill: recovered and removed" } else { "recovered" };
         self.print(&format!("{what} up to {end}{time}, in {seconds:.1} s\n"), &told)
+    }
+
+    fn site<'a>(&self, prefix: &'a str) -> at::Site<'a> {
+        let target = self.target.clone().unwrap_or_default();
+        let beside = || {
+            let mut name = target.clone().into_os_string();
+            name.push(".archive");
+            PathBuf::from(name)
+        };
+        let archive = self.at_archive.clone().unwrap_or_else(beside);
+        at::Site { prefix, archive, target, from: self.archive.clone().unwrap_or_default() }
     }
 
     fn order(&self, target: PathBuf) -> Result<Order> {

@@ -62,7 +62,7 @@ pub fn lines(found: &Report, is_verbose: bool) -> String {
 }
 
 /// `base 2026-11-22T21-06-14Z: whole, 3 files, 9 bytes, needs log from 1-2:40 on, up to date until …`.
-fn base_line(base: &Proven) -> String {
+pub fn base_line(base: &Proven) -> String {
     let position = base.record.as_ref().and_then(|record| record.position);
     let needs = position.map(|position| format!(", needs log from {position} on")).unwrap_or_default();
     let time = base.record.as_ref().and_then(|record| record.time);
@@ -104,7 +104,8 @@ pub fn object(dir: &str, found: &Report) -> serde_json::Value {
     })
 }
 
-fn base_object(base: &Proven) -> serde_json::Value {
+/// One base as a JSON object.
+pub fn base_object(base: &Proven) -> serde_json::Value {
     let record = base.record.as_ref();
     json!({
         "name": base.name,

@@ -32,7 +32,7 @@ use crate::edge::dir::Dir;
 use crate::edge::hook::Hook;
 use crate::edge::tree::Tree;
 use crate::edge::user::User;
-use crate::value::exit::{Code, Failure};
+use crate::value::exit::{Code, Failure, fail};
 use crate::value::name::Name;
 use crate::value::position::Position;
 use crate::value::time::Until;
@@ -132,12 +132,15 @@ pub fn run(order: &Order) -> Result<Report> {
     let dir = Dir::open(&order.archive)?;
     let archive = Archive::open(&dir, order.state.as_deref())?;
     let named = order.run_as.as_deref().map(User::named).transpose()?.flatten();
-    // All of the log first: a prune must not take away what is about to be chosen.
-    let lease = lease(&archive, None, None)?;
     let plan = prove(order, &archive)?;
     let base = plan.base.as_ref();
-    let _lease =
-        lease.map(|_all| self::lease(&archive, base.and_then(|base| base.record.position), base)).transpose()?;
+    let _lease = lease(&archive, base.and_then(|base| base.record.position), base)?;
+    still_there(order, &plan)?;
+    if plan.engine == Profile::Postgres && order.recover.is_none() {
+        let owner =
+            || base.map_or(Ok(None), |base| User::owner(&archive.dir.path().join(BASES).join(&base.name).join(DATA)));
+        postgres::readable(order, &plan, named.clone().map_or_else(owner, |user| Ok(Some(user)))?.as_ref())?;
+    }
     let words = format!("{}{}{:?}{:?}", dir.path().display(), plan.print(), order.recover, order.stays);
     if !place::is_begun(&order.target) {
         place::room(&order.target, plan.bytes())?;
@@ -168,6 +171,21 @@ fn lease(archive: &Archive<'_>, from: Option<Position>, base: Option<&Base>) -> 
         Err(error) if is_read_only(&error) => Ok(None),
         taken => taken.map(Some),
     }
+}
+
+/// What was proven may have been pruned before the lease was taken; from now on it is not.
+fn still_there(order: &Order, plan: &Plan) -> Result<()> {
+    let dir = Dir::open(&order.archive)?;
+    let horizon = Archive::open(&dir, order.state.as_deref())?.horizon;
+    let is_pruned = plan.logs.first().is_some_and(|log| Some(log.segment) < horizon);
+    let is_gone = match &plan.base {
+        Some(base) => dir.open_subdir(BASES)?.identity(&base.name)?.is_none(),
+        None => false,
+    };
+    if is_pruned || is_gone {
+        return fail(Code::Failed, "what was proven has been pruned meanwhile: run it again");
+    }
+    Ok(())
 }
 
 fn is_read_only(error: &anyhow::Error) -> bool {

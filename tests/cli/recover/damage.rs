@@ -26,7 +26,7 @@ fn refused(vault: &Vault, damage: &str, code: i32, says: &str) {
 #[test]
 fn segments_that_are_missing_are_3_and_what_can_be_reached_is_said() {
     let vault = Vault::logs();
-    refused(&vault, "rm log.1", 3, "the log begins with 1-2");
+    refused(&vault, "rm log.1", 3, "log.1 is missing");
     refused(&vault, "rm log.2", 3, "hint: --until 1-1:5000 can be reached");
     refused(&vault, "rm log.3", 3, "hint: --until 1-2:5000 can be reached");
     refused(&vault, "rm log.4", 3, "log.4 is missing");

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::Work;
+use super::plan::Plan;
 use super::scratch::{LONG, Scratch};
+use super::{Order, Work};
 use crate::edge::coprocess::Coprocess;
 use crate::edge::dir::shown;
 use crate::edge::program::Program;
+use crate::edge::user::User;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::Position;
 
@@ -60,7 +62,6 @@ pub(super) fn recover(work: &Work<'_>) -> Result<()> {
     let (Some(end), Some(last)) = (work.plan.end, work.plan.last) else {
         return fail(Code::Corrupt, "no record of the log says where the recovery ends");
     };
-    readable(work, &scratch)?;
     signal(work, &scratch)?;
     let mut server = start(work, &scratch, end, last)?;
     match (server.hear().context("the server's recovery failed")?.as_str(), work.order.stays) {
@@ -104,7 +105,7 @@ fn start(work: &Work<'_>, scratch: &Scratch, end: Position, last: u64) -> Result
         ("REPL_TARGET", text(work.place.dir.path())?),
         ("REPL_SCRATCH", shown(&scratch.path)),
         ("REPL_PORT", PORT.to_owned()),
-        ("REPL_RESTORE", restore(work, "%f", "%p")?),
+        ("REPL_RESTORE", restore(work.order, "%f", "%p")?),
         ("REPL_TIMELINE", end.segment.generation.to_string()),
         ("REPL_LSN", format!("{:X}/{:X}", last >> 32, last & 0xffff_ffff)),
         ("REPL_ACTION", if work.order.stays { "shutdown" } else { "promote" }.to_owned()),
@@ -113,12 +114,12 @@ fn start(work: &Work<'_>, scratch: &Scratch, end: Position, last: u64) -> Result
 }
 
 /// The command that hands out a segment.
-fn restore(work: &Work<'_>, name: &str, to: &str) -> Result<String> {
+fn restore(order: &Order, name: &str, to: &str) -> Result<String> {
     let mut words = vec![fetch()?.to_string_lossy().into_owned(), "-q".to_owned()];
-    if let Some(state) = &work.order.state {
+    if let Some(state) = &order.state {
         words.extend(["--state".to_owned(), std::path::absolute(state)?.to_string_lossy().into_owned()]);
     }
-    words.push(std::path::absolute(&work.order.archive)?.to_string_lossy().into_owned());
+    words.push(std::path::absolute(&order.archive)?.to_string_lossy().into_owned());
     // To the server, a percent sign is the beginning of its own.
     let line = shell_words::join(words).replace('%', "%%");
     Ok(format!("{line} {name} {to}"))
@@ -131,14 +132,15 @@ fn fetch() -> Result<PathBuf> {
     Ok(if beside.exists() { beside } else { "repl-fetch".into() })
 }
 
-/// Refuses an archive that who runs the server cannot read, before the server finds that out.
-fn readable(work: &Work<'_>, scratch: &Scratch) -> Result<()> {
-    let Some(log) = work.plan.logs.first() else {
+/// Refuses an archive that who is going to run the server cannot read, before anything is made.
+pub(super) fn readable(order: &Order, plan: &Plan, user: Option<&User>) -> Result<()> {
+    let Some(log) = plan.logs.first() else {
         return Ok(());
     };
+    let scratch = Scratch::new(user)?;
     let to = shell_words::quote(&shown(&scratch.path.join("probe"))).into_owned();
-    let line = restore(work, &log.name, &to)?.replace("%%", "%");
-    let program = Program { user: work.user.clone(), ..Program::new("/bin/sh", ["-c", &line], QUESTION) };
+    let line = restore(order, &log.name, &to)?.replace("%%", "%");
+    let program = Program { user: user.cloned(), ..Program::new("/bin/sh", ["-c", &line], QUESTION) };
     program.run(None, None).map_err(|error| {
         let text = "who runs the server cannot read the archive";
         let hint = "run repl-recover as that user, or let the user's group read the archive";
