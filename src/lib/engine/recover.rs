@@ -161,7 +161,7 @@ pub fn run(order: &Order) -> Result<Report> {
     work.recover(step == Some(Step::Recovered))?;
     let record = work.record()?;
     place.finish(&record)?;
-    work_start(order, &plan)?;
+    start_server(order, &plan)?;
     Ok(Report { plan, copied })
 }
 
@@ -219,7 +219,7 @@ fn origin(archive: &Archive<'_>, name: &str) -> Result<Origin> {
 }
 
 /// Starts the server, by the operator's command.
-fn work_start(order: &Order, plan: &Plan) -> Result<()> {
+fn start_server(order: &Order, plan: &Plan) -> Result<()> {
     let Some(command) = &order.start else {
         return Ok(());
     };

@@ -2,7 +2,7 @@
 //! ends it; what is there already, whole, is not copied again; what does not belong there goes. So it can be done again
 //! from any state, and does the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,8 +82,8 @@ impl Laying<'_> {
         }
         let (mut pieces, mut linked) = (logs, HashMap::new());
         let mut links = Vec::new();
-        let is_log: Vec<Name> = pieces.iter().map(|piece| piece.entry.name.clone()).collect();
-        for entry in entries.values().filter(|entry| entry.is_file() && !is_log.contains(&entry.name)) {
+        let log: HashSet<Name> = pieces.iter().map(|piece| piece.entry.name.clone()).collect();
+        for entry in entries.values().filter(|entry| entry.is_file() && !log.contains(&entry.name)) {
             let first = linked.entry((entry.stamp.device, entry.stamp.inode)).or_insert_with(|| entry.name.clone());
             if *first == entry.name {
                 pieces.extend(self.of_base(entry)?);
