@@ -5,6 +5,7 @@
 //! recovery that is run again does from the beginning whatever the database's own may have changed, and so ends the same.
 
 mod bdb;
+mod keeper;
 mod lay;
 mod mariadb;
 pub mod place;

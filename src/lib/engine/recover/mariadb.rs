@@ -7,44 +7,31 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::Work;
+use super::keeper::Keeper;
 use super::scratch::{LONG, Scratch};
-use crate::edge::coprocess::Coprocess;
 use crate::edge::dir::{Dir, shown};
-use crate::edge::program::Program;
 use crate::engine::apply::mariadb::{Mariadb, Part};
 use crate::engine::mariadb::Server;
 use crate::rule::scheme::Scheme;
 use crate::value::exit::{Code, fail};
 use crate::value::position::Segment;
 
-/// Says `up` when the server answers, and `down` when it has ended well, as it does at a word. The end of its input is its
-/// end at once (while it starts it does not take a request for it): all of it is going to be done anew.
-const KEEPER: &str = r#"
+/// While it starts it hears no request to end.
+const SERVER: &str = r#"
 PATH=$PATH:/usr/sbin
-trap '' PIPE HUP INT TERM
-exec 3<&0
 if [ -n "$REPL_DSN" ]; then from=--defaults-file=$REPL_DSN; else from=--no-defaults; fi
-(trap - PIPE HUP INT TERM; exec mariadbd "$from" --datadir="$REPL_TARGET" --socket="$REPL_SCRATCH/socket" \
- --pid-file="$REPL_SCRATCH/pid" --tmpdir="$REPL_SCRATCH" --skip-networking --skip-slave-start --event-scheduler=OFF \
- --log-bin="$REPL_LOG" --log-bin-index="$REPL_LOG.index" --log-slave-updates --gtid-strict-mode=ON --binlog-format=ROW \
- --expire-logs-days=0 --sync-binlog=0 --innodb-flush-log-at-trx-commit=2 --read-only=OFF --log-error= \
- --server-id=1 --init-file="$REPL_SCRATCH/init") </dev/null >&2 3<&- &
-server=$!
-(read -r word <&3 && kill -TERM $server && exit; kill -KILL $server) 2>/dev/null &
-keeper=$!
-until mariadb-admin --no-defaults --socket="$REPL_SCRATCH/socket" ping >/dev/null 2>&1; do
-    kill -0 $server 2>/dev/null || break
-    sleep 0.05
-done
-if kill -0 $server 2>/dev/null; then echo up; fi
-wait $server
-status=$?
-kill $keeper 2>/dev/null
-[ $status = 0 ] && echo down
-exit $status
+stop=TERM end=KILL
+is_up() { mariadb-admin --no-defaults --socket="$REPL_SCRATCH/socket" ping >/dev/null 2>&1; }
+serve() {
+    exec mariadbd "$from" --datadir="$REPL_TARGET" --socket="$REPL_SCRATCH/socket" --pid-file="$REPL_SCRATCH/pid" \
+        --tmpdir="$REPL_SCRATCH" --skip-networking --skip-slave-start --event-scheduler=OFF --log-bin="$REPL_LOG" \
+        --log-bin-index="$REPL_LOG.index" --log-slave-updates --gtid-strict-mode=ON --binlog-format=ROW \
+        --expire-logs-days=0 --sync-binlog=0 --innodb-flush-log-at-trx-commit=2 --read-only=OFF --log-error= \
+        --server-id=1 --init-file="$REPL_SCRATCH/init"
+}
 "#;
 
 /// Who feeds.
@@ -57,9 +44,8 @@ pub(super) fn recover(work: &Work<'_>) -> Result<()> {
     let scratch = Scratch::new(work.user.as_ref())?;
     let options = scratch.path.join("client.cnf");
     let mut keeper = start(work, &scratch, &options)?;
-    match keeper.hear().context("the server does not start on the base")?.as_str() {
-        "up" => {}
-        said => return fail(Code::Hook, format!("the server does not run on the base: {said}")),
+    if !keeper.is_up()? {
+        return fail(Code::Hook, "the server does not stay up on the base");
     }
     let server = Server { options: Some(options.clone()) };
     let mut feed = Mariadb::new(server.clone(), LONG);
@@ -76,16 +62,13 @@ pub(super) fn recover(work: &Work<'_>) -> Result<()> {
     }
     let checked = work.check(&[("REPL_DSN", shown(&options))]);
     server.ask(&format!("set sql_log_bin = 0; drop user {ACCOUNT}"))?;
-    let ended = keeper.ask("stop").context("the recovered server did not end well")?;
+    keeper.stop()?;
     checked?;
-    if ended != "down" {
-        return fail(Code::Hook, format!("the recovered server did not end well: {ended}"));
-    }
-    keeper.finish().context("the recovered server did not end well")?;
+    keeper.finish()?;
     work.recovered()
 }
 
-fn start(work: &Work<'_>, scratch: &Scratch, options: &Path) -> Result<Coprocess> {
+fn start(work: &Work<'_>, scratch: &Scratch, options: &Path) -> Result<Keeper> {
     let secret: String = (0..32).map(|_| fastrand::alphanumeric()).collect();
     let socket = scratch.path.join("socket");
     let client = format!("[client]\nuser=repl_recover\npassword={secret}\nsocket={}\n", socket.display());
@@ -95,7 +78,6 @@ fn start(work: &Work<'_>, scratch: &Scratch, options: &Path) -> Result<Coprocess
          grant all on *.* to {ACCOUNT} with grant option;\nset sql_log_bin = 1;\n"
     );
     scratch.write(&scratch.path.join("init"), &init)?;
-    let program = Program { user: work.user.clone(), ..Program::new("/bin/sh", ["-c", KEEPER], LONG) };
     let target = std::path::absolute(work.place.dir.path())?;
     let name = work.plan.scheme.name(work.plan.logs.first().map_or(Segment::new(1, 1), |log| log.segment));
     let base = name.rsplit_once('.').map_or(name.as_str(), |(base, _)| base);
@@ -105,5 +87,5 @@ fn start(work: &Work<'_>, scratch: &Scratch, options: &Path) -> Result<Coprocess
         ("REPL_LOG", shown(&target.join(base))),
         ("REPL_DSN", work.order.dsn.clone().unwrap_or_default()),
     ];
-    Coprocess::start(&program, &values)
+    Keeper::start(work, SERVER, &values)
 }

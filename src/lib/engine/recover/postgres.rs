@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::keeper::Keeper;
 use super::plan::Plan;
-use super::scratch::{LONG, Scratch};
+use super::scratch::Scratch;
 use super::{Order, Work};
-use crate::edge::coprocess::Coprocess;
 use crate::edge::dir::shown;
 use crate::edge::program::Program;
 use crate::edge::user::User;
@@ -24,37 +24,24 @@ const QUESTION: Duration = Duration::from_secs(600);
 /// Only a part of the socket's name.
 const PORT: &str = "5432";
 
-/// Starts the server and says `up` when it answers, which it does when its recovery has come to its end; or `down` when
-/// the server has ended by itself, as it was told to. At a word it is stopped. The end of its input is its end at once,
-/// and told again, since a server that has only begun to start does not hear it: all of it is going to be done anew.
-const KEEPER: &str = r#"
+/// It is up when its recovery has come to its end; told to stay in recovery, it ends by itself there.
+const SERVER: &str = r#"
 v=$(tr -cd 0-9. <"$REPL_TARGET/PG_VERSION")
 PATH=/usr/lib/postgresql/$v/bin:/usr/pgsql-$v/bin:$PATH
-trap '' PIPE HUP INT TERM
 umask 077
-exec 3<&0
 echo 'local all all trust' >"$REPL_SCRATCH/hba" || exit
-(trap - PIPE HUP INT TERM; exec postgres -D "$REPL_TARGET" -p "$REPL_PORT" -c listen_addresses= \
- -c unix_socket_directories="$REPL_SCRATCH" -c hba_file="$REPL_SCRATCH/hba" -c ssl=off -c hot_standby=off \
- -c archive_mode=off -c archive_command= -c primary_conninfo= -c primary_slot_name= -c synchronous_standby_names= \
- -c logging_collector=off -c log_destination=stderr -c archive_cleanup_command= -c recovery_end_command= \
- -c recovery_target= -c recovery_target_name= -c recovery_target_time= -c recovery_target_xid= \
- -c recovery_min_apply_delay=0 -c restore_command="$REPL_RESTORE" -c recovery_target_timeline="$REPL_TIMELINE" \
- -c recovery_target_lsn="$REPL_LSN" -c recovery_target_inclusive=on -c recovery_target_action="$REPL_ACTION") \
- </dev/null >&2 3<&- &
-server=$!
-(read -r word <&3 && kill -INT $server && exit; while kill -QUIT $server; do sleep 0.2; done) 2>/dev/null &
-keeper=$!
-until pg_isready -q -h "$REPL_SCRATCH" -p "$REPL_PORT"; do
-    kill -0 $server 2>/dev/null || break
-    sleep 0.05
-done
-if kill -0 $server 2>/dev/null; then echo up; fi
-wait $server
-status=$?
-kill $keeper 2>/dev/null
-[ $status = 0 ] && echo down
-exit $status
+stop=INT end=QUIT
+is_up() { pg_isready -q -h "$REPL_SCRATCH" -p "$REPL_PORT"; }
+serve() {
+    exec postgres -D "$REPL_TARGET" -p "$REPL_PORT" -c listen_addresses= \
+        -c unix_socket_directories="$REPL_SCRATCH" -c hba_file="$REPL_SCRATCH/hba" -c ssl=off -c hot_standby=off \
+        -c archive_mode=off -c archive_command= -c primary_conninfo= -c primary_slot_name= \
+        -c synchronous_standby_names= -c logging_collector=off -c log_destination=stderr \
+        -c archive_cleanup_command= -c recovery_end_command= -c recovery_target= -c recovery_target_name= \
+        -c recovery_target_time= -c recovery_target_xid= -c recovery_min_apply_delay=0 \
+        -c restore_command="$REPL_RESTORE" -c recovery_target_timeline="$REPL_TIMELINE" \
+        -c recovery_target_lsn="$REPL_LSN" -c recovery_target_inclusive=on -c recovery_target_action="$REPL_ACTION"
+}
 "#;
 
 pub(super) fn recover(work: &Work<'_>) -> Result<()> {
@@ -64,26 +51,18 @@ pub(super) fn recover(work: &Work<'_>) -> Result<()> {
     };
     signal(work, &scratch)?;
     let mut server = start(work, &scratch, end, last)?;
-    match (server.hear().context("the server's recovery failed")?.as_str(), work.order.stays) {
-        ("down", true) => {}
-        ("up", false) => {
+    match (server.is_up()?, work.order.stays) {
+        (false, true) => {}
+        (true, false) => {
             let more = [("PGHOST", shown(&scratch.path)), ("PGPORT", PORT.to_owned())];
             let checked = work.check(&more);
-            stop(&mut server)?;
+            server.stop()?;
             checked?;
         }
-        (said, _) => return fail(Code::Hook, format!("the server's recovery did not end as it was told to: {said}")),
+        _ => return fail(Code::Hook, "the server's recovery did not end as it was told to"),
     }
-    server.finish().context("the recovered server did not end well")?;
+    server.finish()?;
     work.recovered()
-}
-
-/// Ends the server with a checkpoint of its own.
-fn stop(server: &mut Coprocess) -> Result<()> {
-    match server.ask("stop").context("the recovered server did not end well")?.as_str() {
-        "down" => Ok(()),
-        said => fail(Code::Hook, format!("the recovered server did not end well: {said}")),
-    }
 }
 
 /// Has the server begin with a recovery, and not as a standby for ever.
@@ -98,8 +77,7 @@ fn signal(work: &Work<'_>, scratch: &Scratch) -> Result<()> {
     scratch.give(&dir.path().join("recovery.signal"))
 }
 
-fn start(work: &Work<'_>, scratch: &Scratch, end: Position, last: u64) -> Result<Coprocess> {
-    let program = Program { user: work.user.clone(), ..Program::new("/bin/sh", ["-c", KEEPER], LONG) };
+fn start(work: &Work<'_>, scratch: &Scratch, end: Position, last: u64) -> Result<Keeper> {
     let text = |path: &Path| -> Result<String> { Ok(std::path::absolute(path)?.to_string_lossy().into_owned()) };
     let values = [
         ("REPL_TARGET", text(work.place.dir.path())?),
@@ -110,7 +88,7 @@ fn start(work: &Work<'_>, scratch: &Scratch, end: Position, last: u64) -> Result
         ("REPL_LSN", format!("{:X}/{:X}", last >> 32, last & 0xffff_ffff)),
         ("REPL_ACTION", if work.order.stays { "shutdown" } else { "promote" }.to_owned()),
     ];
-    Coprocess::start(&program, &values)
+    Keeper::start(work, SERVER, &values)
 }
 
 /// The command that hands out a segment.
