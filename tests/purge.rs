@@ -119,6 +119,18 @@ fn for_a_receiver_with_another_history_nothing_is_purged() {
     let ran = pass(&rig, &from, &from, "--heartbeat 1ms");
     assert!([3, 4].contains(&ran.code), "{ran:?}");
     assert_eq!(from.logs().len(), 6);
+    // One that is slow to compare (of these words, not a real one), and acknowledges what it holds meanwhile.
+    let end = fs::metadata(from.data().join("bin.000006")).unwrap().len();
+    for holds in ["1-7:4".to_owned(), format!("1-6:{end}")] {
+        let receiver = format!(
+            "echo welcome v=1 set=- engine=- site=- epoch=0 at={holds}+0123456789abcdef; exec 3<&0; cat <&3 >/dev/null & \
+             while kill -0 $! 2>/dev/null; do echo ack received={holds} flushed={holds} applied=-; sleep 0.01; done"
+        );
+        let (log, dsn) = (from.data(), from.config());
+        let purge = format!("--purge --dsn {} --heartbeat 1ms --timeout 500ms", dsn.display());
+        let ran = rig.run(&format!("$SHIP -S {purge} --via '{receiver}' {}", log.display()));
+        assert_eq!((ran.code, from.logs().len()), (4, 6), "{ran:?}");
+    }
 }
 
 /// A Berkeley DB SQL database that keeps its log, with some segments of it.

@@ -195,8 +195,7 @@ impl<'a, W: Write> Lane<'a, W> {
             if let Some(ended) = tracker.ended() {
                 return ended.error();
             }
-            if tracker.ack().received.is_some() {
-                // It has set its own bytes aside; else it would have refused.
+            if tracker.has_gone_back() {
                 return Ok(true);
             }
             self.bell.wait_until(deadline.min(Instant::now() + Duration::from_millis(500)));

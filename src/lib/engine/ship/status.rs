@@ -15,9 +15,9 @@ const FILE: &str = "status.json";
 const MOST: u64 = 1 << 20;
 
 /// How much of this very log a receiver has on its disk. Before its place was found here by a digest, what it says may be
-/// of another history: nothing.
+/// of another history, and so may be what it has beyond the place where we are: nothing.
 pub(super) fn proven(at: Option<Position>, ack: Option<Ack>) -> Option<Position> {
-    at.and_then(|at| Some(ack?.flushed?.min(at)))
+    ack?.flushed.filter(|flushed| at.is_some_and(|at| *flushed <= at))
 }
 
 /// A receiver, as a sender's status file tells of it.

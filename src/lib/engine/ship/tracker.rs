@@ -18,6 +18,8 @@ pub(super) struct Tracker(Arc<Mutex<Heard>>);
 #[derive(Default)]
 struct Heard {
     welcome: Option<Welcome>,
+    /// What it held when it greeted, unless it has set some of that aside since.
+    held: Option<Position>,
     ack: Ack,
     ended: Option<Ended>,
 }
@@ -64,7 +66,13 @@ impl Tracker {
     fn hear(&self, line: Line) -> Option<Ended> {
         let mut heard = self.0.lock();
         match line {
-            Line::Welcome(welcome) => heard.welcome = Some(welcome),
+            Line::Welcome(welcome) => {
+                heard.held = match welcome.at {
+                    Start::At(mark) => Some(mark.position),
+                    _ => None,
+                };
+                heard.welcome = Some(welcome);
+            }
             Line::Ack(ack) => heard.ack = ack,
             Line::Refuse(code, text) => return Some(Ended { code, text, said: true }),
         }
@@ -84,11 +92,16 @@ impl Tracker {
     /// Whether this much is on stable storage there: acknowledged, or held when it greeted.
     pub(super) fn has_flushed(&self, position: Position) -> bool {
         let heard = self.0.lock();
-        let held = match heard.welcome.as_ref().map(|welcome| welcome.at) {
-            Some(Start::At(mark)) => Some(mark.position),
-            _ => None,
-        };
-        heard.ack.flushed.max(held) >= Some(position)
+        heard.ack.flushed.max(heard.held) >= Some(position)
+    }
+
+    /// Whether it has set aside some of what it held when it greeted: it acknowledges less now. (It acknowledges what it
+    /// holds at any time, also before it has compared anything.)
+    pub(super) fn has_gone_back(&self) -> bool {
+        let mut heard = self.0.lock();
+        let has = heard.ack.received.is_some_and(|received| Some(received) < heard.held);
+        heard.held = heard.held.filter(|_| !has);
+        has
     }
 
     /// Why no more lines come, once none do.
@@ -125,5 +138,25 @@ fn next_line(lines: &mut BufReader<impl Read>) -> Result<Option<Line>, (Code, St
             Err((Code::Link, "the receiver is silent: nothing came from it in time".into()))
         }
         Err(error) => Err((Code::Link, format!("cannot read from the receiver: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_set_aside_is_not_flushed_and_to_hold_it_still_is_not_to_set_it_aside() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let tracker = Tracker::default();
+        let hear = |line: &str| assert!(tracker.hear(Line::parse(line.as_bytes()).unwrap()).is_none());
+        hear("welcome v=1 set=- engine=plain site=- epoch=0 at=1-3:9+0123456789abcdef");
+        assert!(tracker.has_flushed(at("1-3:9")) && !tracker.has_flushed(at("1-3:10")));
+        assert!(!tracker.has_gone_back());
+        hear("ack received=1-3:9 flushed=1-3:9 applied=-");
+        assert!(!tracker.has_gone_back());
+        hear("ack received=1-3:4 flushed=1-3:4 applied=-");
+        assert!(tracker.has_gone_back());
+        assert!(tracker.has_flushed(at("1-3:4")) && !tracker.has_flushed(at("1-3:5")));
     }
 }
