@@ -224,7 +224,7 @@ fn a_running_recovery_keeps_what_it_leases_and_a_dead_one_nothing() {
     drop(both);
     rig.ok("$PRUNE --keep-bases 1 replica");
     assert_eq!(left(&rig), ("6 7 8".into(), "c".into()));
-    assert!(names(&rig.path("replica/.repl/leases")).is_empty());
+    assert!(!rig.path("replica/.repl/leases").exists());
     // One who needs all keeps all.
     let _all = Lease::take(&state, None, None).unwrap();
     base(&rig, "d", 1, "1-8:1");
@@ -382,7 +382,7 @@ fn a_receiver_of_which_nothing_is_known_keeps_all() {
 /// Runs it under strace with a fault; `None` when the call that was to fail does not come so often.
 fn with_fault(rig: &Rig, fault: &str, call: &str, when: usize) -> Option<i32> {
     let inject = format!("-e trace={call} -e inject={call}:{fault}:when={when}");
-    let ran = rig.run(&format!("strace -f -qq -o trace {inject} $PRUNE --keep-bases 1 replica; exit $?"));
+    let ran = rig.run(&format!("strace -f --seccomp-bpf -qq -o trace {inject} $PRUNE --keep-bases 1 replica; exit $?"));
     let trace = fs::read_to_string(rig.path("trace")).unwrap();
     ["(INJECTED)", "killed by SIGKILL"].iter().any(|sign| trace.contains(sign)).then_some(ran.code)
 }
@@ -577,8 +577,7 @@ fn what_root_writes_belongs_to_whose_archive_it_is() {
     let _lease = Lease::take(&state, "1-7:0".parse().ok(), None).unwrap();
     rig.ok("$PRUNE --consumer tape=1-8:0 replica && $PRUNE --keep-bases 1 replica");
     assert_eq!(left(&rig).0, "6 7 8");
-    let theirs = rig.ok("find replica ! -uid 4711 -o ! -gid 4712");
-    assert!(theirs.lines().all(|name| name.contains("/leases/")), "{theirs}");
+    assert_eq!(rig.ok("find replica ! -uid 4711 -o ! -gid 4712"), "");
 }
 
 /// A small file system of so many bytes for the master's log; `None` where this process may not mount.

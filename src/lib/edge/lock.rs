@@ -47,10 +47,18 @@ impl Lock {
         Ok(Lock { fd: file.into() })
     }
 
+    /// Locks a directory itself, once whoever has it is done: for what is held for moments only.
+    pub fn wait_directory(dir: &Dir) -> Result<Lock> {
+        let fd = dir.reopen()?;
+        wait(&fd).with_context(|| format!("cannot lock {}", dir.shown("")))?;
+        Ok(Lock { fd })
+    }
+
     /// Makes a new file with this text, and holds its lock. The text tells of whoever holds it, and of nothing when
     /// nobody does, so it need not outlive a power cut.
     pub fn on_new(dir: &Dir, name: &str, text: &str) -> Result<Lock> {
         let file = dir.create_new(name)?;
+        dir.give(&file).with_context(|| format!("cannot make {}", dir.shown(name)))?;
         wait(&file).with_context(|| format!("cannot lock {}", dir.shown(name)))?;
         file.write_all_at(text.as_bytes(), 0).with_context(|| format!("cannot write {}", dir.shown(name)))?;
         Ok(Lock { fd: file.into() })

@@ -1,8 +1,8 @@
 //! What a running recovery needs: `.repl/leases/NAME`, a line that tells from where it reads and of which base, under an
-//! flock. A recovery that has died, in whichever way, holds nothing.
+//! flock. A recovery that has died, in whichever way, holds nothing. When the last one ends, nothing is left of it.
 //!
-//! First lease, then look. A lease is taken under a lock that `repl-prune` has from its look at the leases until it has
-//! said durably what goes (a base is renamed, the horizon is written). So a lease is either seen by a prune, which then
+//! First lease, then look. A lease is taken under the lock of the state directory itself, which `repl-prune` has from its
+//! look at the leases until it has said durably what goes (a base is renamed, the horizon is written). So a lease is either seen by a prune, which then
 //! keeps what it names; or it was taken after the horizon was written, and whoever looks then no longer finds what is to
 //! go. The file is made, locked and written under that same lock: nobody meets one that is not locked yet.
 
@@ -19,13 +19,11 @@ use crate::value::position::Position;
 
 /// Its directory in an archive's state.
 const LEASES: &str = "leases";
-/// Held while leases are taken, or looked at.
-const LOCK: &str = "leases.lock";
 
 /// A lease of ours. It ends when it is dropped, or with this process.
 #[derive(Debug)]
 pub struct Lease {
-    dir: Dir,
+    state: Dir,
     name: String,
     _lock: Lock,
 }
@@ -44,6 +42,7 @@ pub struct Held {
 /// While this is there no lease is taken.
 #[derive(Debug)]
 pub struct Look {
+    state: Dir,
     dir: Option<Dir>,
     _lock: Lock,
 }
@@ -52,13 +51,20 @@ impl Lease {
     /// Takes a lease in an archive's state directory: of the log from a position on, or of all of it, and of a base.
     /// Afterwards one looks whether that is still there.
     pub fn take(state: &Dir, from: Option<Position>, base: Option<&str>) -> Result<Lease> {
-        let _alone = Lock::wait(state, LOCK)?;
+        let look = Look::begin(state)?;
+        look.sweep()?;
         let dir = state.subdir(LEASES)?;
         let name = format!("{}-{:08x}", process::id(), fastrand::u32(..));
         let from = from.map_or_else(|| "oldest".to_owned(), |from| from.to_string());
         let (base, pid, now) = (word(base.unwrap_or_default()), process::id(), clock::now());
         let lock = Lock::on_new(&dir, &name, &format!("v=1 from={from} base={base} pid={pid} since={now}\n"))?;
-        Ok(Lease { dir, name, _lock: lock })
+        Ok(Lease { state: state.try_clone()?, name, _lock: lock })
+    }
+
+    fn end(&self) -> Result<()> {
+        let look = Look::begin(&self.state)?;
+        look.remove(&self.name)?;
+        look.sweep()
     }
 
     /// What is held in an archive's state directory.
@@ -70,17 +76,17 @@ impl Lease {
 impl Drop for Lease {
     /// Its name goes first, so that a file without a lock is one of the dead.
     fn drop(&mut self) {
-        // What stays is removed by the next prune.
-        let _ = self.dir.remove_if_there(&self.name);
+        // What stays is removed by the next one.
+        let _ = self.end();
     }
 }
 
 impl Look {
     /// From now on nobody takes a lease.
     pub fn begin(state: &Dir) -> Result<Look> {
-        let lock = Lock::wait(state, LOCK)?;
+        let lock = Lock::wait_directory(state)?;
         let dir = state.identity(LEASES)?.map(|_| state.open_subdir(LEASES)).transpose()?;
-        Ok(Look { dir, _lock: lock })
+        Ok(Look { state: state.try_clone()?, dir, _lock: lock })
     }
 
     /// What is held, in order of names.
@@ -100,14 +106,24 @@ impl Look {
         Ok(held)
     }
 
-    /// Removes the leases of the dead.
+    /// Removes the leases of the dead, and their directory when there are no others.
     pub fn sweep(&self) -> Result<()> {
+        let mut is_empty = self.dir.is_some();
         for name in self.names()? {
-            if let (Some(dir), false) = (&self.dir, self.is_alive(&name)?) {
-                dir.remove_if_there(&name)?;
+            if self.is_alive(&name)? {
+                is_empty = false;
+            } else {
+                self.remove(&name)?;
             }
         }
+        if is_empty {
+            self.state.remove_directory(LEASES.as_ref())?;
+        }
         Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.dir.as_ref().map_or(Ok(()), |dir| dir.remove_if_there(name).map(drop))
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -151,7 +167,7 @@ mod tests {
         drop(one);
         assert_eq!(Lease::held(&state).unwrap().len(), 1);
         drop(two);
-        assert_eq!(std::fs::read_dir(root.path().join(LEASES)).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -179,9 +195,8 @@ mod tests {
     fn the_dead_hold_nothing_and_one_that_cannot_be_read_holds_all() {
         let root = tempfile::tempdir().unwrap();
         let state = Dir::open(root.path()).unwrap();
-        drop(Lease::take(&state, None, None).unwrap());
-        std::fs::write(root.path().join(LEASES).join("7-dead"), "v=1 from=1-1:0 base= pid=7\n").unwrap();
-        let dir = state.open_subdir(LEASES).unwrap();
+        let dir = state.subdir(LEASES).unwrap();
+        std::fs::write(dir.path().join("7-dead"), "v=1 from=1-1:0 base= pid=7\n").unwrap();
         let _torn = Lock::on_new(&dir, "8-torn", "v=1 fr").unwrap();
         let look = Look::begin(&state).unwrap();
         assert_eq!(look.held().unwrap(), [Held { name: "8-torn".into(), from: None, base: None }]);
