@@ -170,7 +170,8 @@ fn child(prefix: &str, what: &str, root: &Path) -> Command {
 
 /// Runs it with a fault in the nth call of a kind; `None` when there are fewer.
 fn with_fault(pair: &Pair, what: &str, call: &str, fault: &str, when: usize) -> Option<i32> {
-    let inject = format!("exec strace -f -qq -o trace -e trace={call} -e inject={call}:{fault}:when={when}");
+    let inject =
+        format!("exec strace -f --seccomp-bpf -qq -o trace -e trace={call} -e inject={call}:{fault}:when={when}");
     let output = child(&inject, what, pair.root.path()).output().unwrap();
     let trace = fs::read_to_string(pair.root.path().join("trace")).unwrap();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("invalid"), "{output:?}");

@@ -108,9 +108,10 @@ const CALLS: &str = "openat,openat2,mkdirat,ftruncate,fallocate,pwrite64,write,f
 /// Runs a sync under strace; the exit code, `None` when the call that was to fail does not come so often.
 fn with_fault(stand: &Stand, mode: &str, call: &str, fault: &str, when: u64) -> Option<i32> {
     let inject = format!("-e trace={call} -e inject={call}:{fault}:when={when}");
-    let ran = stand
-        .rig
-        .run(&format!("strace -f -qq -o trace {inject} {} --delete {mode} src dst; exit $?", crate::stand::SYNC));
+    let ran = stand.rig.run(&format!(
+        "strace -f --seccomp-bpf -qq -o trace {inject} {} --delete {mode} src dst; exit $?",
+        crate::stand::SYNC
+    ));
     assert!(!ran.err.contains("panicked"), "{ran:?}");
     let trace = fs::read_to_string(stand.path("trace")).unwrap();
     ["(INJECTED)", "killed by SIGKILL"].iter().any(|sign| trace.contains(sign)).then_some(ran.code)

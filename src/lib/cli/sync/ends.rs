@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,12 +180,14 @@ pub fn mend(args: &Args) -> Result<()> {
 
 /// Both ends are here.
 fn between(args: &Args, filter: Filter, source: &Path, told: &Arc<Told>, stop: &Stop, task: &Task<'_>) -> Result<()> {
-    let (one, other) = UnixStream::pair().context("cannot make a socket")?;
+    // One for each direction: an end that writes no more is seen at the other one, whatever it still reads.
+    let pipe = || std::io::pipe().context("cannot make a pipe");
+    let ((questions, asking), (answers, telling)) = (pipe()?, pipe()?);
     let given = give_end(args, filter, source, told)?;
     std::thread::scope(|scope| {
-        let ends = Ends { input: other.try_clone()?.into(), output: other.into() };
-        let giving = scope.spawn(|| serve(&given, inlet(ends.input, None), std::fs::File::from(ends.output)));
-        let ends = Ends { input: one.try_clone()?.into(), output: one.into() };
+        let telling = std::fs::File::from(OwnedFd::from(telling));
+        let giving = scope.spawn(|| serve(&given, inlet(questions.into(), None), telling));
+        let ends = Ends { input: answers.into(), output: asking.into() };
         let taken = take(ends, &here(args, told), stop, task);
         let given = giving.join().unwrap_or_else(|_| fail(Code::Failed, "the source's end ended abruptly"));
         taken.and(given)
