@@ -109,8 +109,8 @@ fn the_same_in_segments_of_1_mb() {
 }
 
 #[test]
-fn the_same_in_segments_of_64_mb() {
-    judge(64);
+fn the_same_in_segments_of_32_mb() {
+    judge(32);
 }
 
 /// How many bytes of each segment are safe, and they.

@@ -249,9 +249,9 @@ fn a_host_that_falls_silent_is_a_failed_link() {
 #[test]
 fn a_host_that_is_only_idle_is_not() {
     let mut host = Host::new();
-    host.options.alive = Duration::ZERO;
-    // Two questions are asked and answered meanwhile, where one without an answer is the end.
-    let (status, written) = host.run("sleep 7; echo done");
+    host.options.alive = Duration::from_secs(4);
+    // Three questions are asked and answered meanwhile, where one that had no answer in eight seconds is the end.
+    let (status, written) = host.run("sleep 13; echo done");
     assert_eq!((status.unwrap().code(), written), (Some(0), b"done\n".to_vec()));
 }
 

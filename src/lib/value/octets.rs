@@ -1,5 +1,10 @@
 //! Reading foreign bytes piece by piece: every length is checked before anything is taken, nothing is copied.
 
+/// Whether all of them are zeros: by one comparison of memory, each byte with the one before it.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.split_last().is_none_or(|(_, rest)| bytes[0] == 0 && *rest == bytes[1..])
+}
+
 /// What is left of some bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(&'a [u8]);
@@ -67,4 +72,22 @@ impl<'a> Reader<'a> {
 pub fn put_text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend((bytes.len() as u32).to_le_bytes());
     out.extend(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_anywhere_is_no_zeros() {
+        for length in [0, 1, 2, 511, 512] {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes));
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes), "{at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
 }

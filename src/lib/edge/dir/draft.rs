@@ -22,12 +22,13 @@ use rustix::io::Errno;
 use super::{Dir, FILE_FLAGS, shown};
 use crate::edge::lock;
 use crate::value::exit::{Code, fail};
+use crate::value::octets;
 
 /// Less what the umask takes away: a server whose group may read its files says so by it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
 
-/// Zeros are compared with this, and not written.
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// Zeros of this length are left out.
+const PIECE: usize = 1 << 16;
 
 /// Where a file is to be: a directory held open, and a name in it.
 #[derive(Debug)]
@@ -115,8 +116,8 @@ impl Draft {
 
     /// Adds bytes. Long runs of zeros are left out: they are what is read where nothing was written.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        for piece in bytes.chunks(ZEROS.len()) {
-            if piece != &ZEROS[..piece.len()] {
+        for piece in bytes.chunks(PIECE) {
+            if !octets::is_zero(piece) {
                 let write = self.file.write_all_at(piece, self.length);
                 write.with_context(|| format!("cannot write {}", self.place.shown()))?;
             }
@@ -202,8 +203,8 @@ mod tests {
     fn zeros_are_read_back_whether_or_not_they_were_written() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("x");
-        let mut bytes = vec![0; 5 * ZEROS.len() + 7];
-        bytes[3 * ZEROS.len() + 1] = 1;
+        let mut bytes = vec![0; 5 * PIECE + 7];
+        bytes[3 * PIECE + 1] = 1;
         for reserved in [0, bytes.len() as u64 + 100] {
             let mut draft = begin(&path);
             if reserved > 0 {

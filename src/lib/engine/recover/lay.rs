@@ -21,9 +21,7 @@ use crate::value::digest::{Digest, Running};
 use crate::value::entry::{Entry, Kind, Stamp};
 use crate::value::exit::{Code, fail};
 use crate::value::name::Name;
-
-/// Zeros are compared with this, and not written.
-static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
+use crate::value::octets;
 
 /// The base's directory and what its files are.
 pub(super) struct Origin {
@@ -243,5 +241,5 @@ impl Laying<'_> {
 
 /// Writes bytes that are not all zeros: what is not written is a hole.
 fn put(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    if bytes == &ZEROS[..bytes.len()] { Ok(()) } else { write_all_at(file, bytes, at) }
+    if octets::is_zero(bytes) { Ok(()) } else { write_all_at(file, bytes, at) }
 }

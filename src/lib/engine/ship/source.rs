@@ -26,6 +26,7 @@ use crate::rule::scheme::{Mark, Scanner, Scheme, Step};
 use crate::rule::stream::message::{Begin, Previous};
 use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
+use crate::value::octets;
 use crate::value::position::{Position, Segment};
 use crate::value::time::{Time, Until};
 
@@ -383,7 +384,7 @@ impl Source {
             }
         }
         // File systems have been wrong about holes; the bytes that were read are not.
-        if hole.is_some() && bytes.iter().all(|byte| *byte == 0) {
+        if hole.is_some() && octets::is_zero(bytes) {
             return Ok(Piece::Hole { offset, length: want as u64 });
         }
         Ok(Piece::Data { offset, bytes })

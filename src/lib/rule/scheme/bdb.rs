@@ -13,6 +13,7 @@ mod checksum;
 
 use self::checkpoint::Checkpoint;
 use super::{Beside, Closure, Mark};
+use crate::value::octets;
 use crate::value::position::{Segment, number};
 use crate::value::time::Time;
 use checksum::Hash;
@@ -140,13 +141,13 @@ enum NoHeader {
 impl Header {
     fn read(head: &[u8]) -> Result<Header, NoHeader> {
         let Some(head) = head.get(..FILE_HEADER) else {
-            return Err(if head.iter().all(|byte| *byte == 0) {
+            return Err(if octets::is_zero(head) {
                 NoHeader::Absent
             } else {
                 NoHeader::Wrong("it is too short".into())
             });
         };
-        if head.iter().all(|byte| *byte == 0) {
+        if octets::is_zero(head) {
             return Err(NoHeader::Absent);
         }
         let order = match (Order::Little.u32(head, 12), Order::Big.u32(head, 12)) {

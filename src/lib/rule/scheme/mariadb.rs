@@ -31,6 +31,7 @@ use super::{Beside, Closure, Mark};
 use crate::rule::pattern::Pattern;
 use crate::value::digest::Mask;
 use crate::value::escape::show;
+use crate::value::octets;
 use crate::value::time::Time;
 
 /// The flag that says that a file is in use, `LOG_EVENT_BINLOG_IN_USE_F`: in the first event's header, behind the magic.
@@ -267,7 +268,7 @@ impl Scanner {
             return Err(format!("bytes follow the {} event", end.name()));
         }
         let header = Header::read(&self.kept[..]);
-        if self.kept[..HEADER].iter().all(|byte| *byte == 0) {
+        if octets::is_zero(&self.kept[..HEADER]) {
             return Err("no event begins there".to_owned());
         }
         let least = if self.is_checked { HEADER + CHECKSUM } else { HEADER };

@@ -23,6 +23,7 @@ pub(super) use names::{
 use self::header::{LONG_HEADER, PAGE, Page, SHORT_HEADER, u32_at, u64_at};
 use self::record::{CHECKSUM, KEPT, Partial, RECORD_HEADER, RECORD_MAX, ending, is_switch, show};
 use super::{Beside, Closure, Mark};
+use crate::value::octets;
 use crate::value::position::Segment;
 use crate::value::time::Time;
 
@@ -298,7 +299,7 @@ impl Scanner {
         let here = self.cluster.place(self.segment, begin);
         let bad = |why: String| Err(Stop::Bad(why));
         let Some(page) = Page::read(&self.page[..header]) else {
-            let is_blank = self.page[..header].iter().all(|byte| *byte == 0);
+            let is_blank = octets::is_zero(&self.page[..header]);
             return if is_blank { Err(Stop::Blank) } else { bad(format!("no page header is at {begin}")) };
         };
         if page.address != here || page.timeline < self.timeline {

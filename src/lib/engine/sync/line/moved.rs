@@ -22,6 +22,7 @@ use crate::rule::sync::roll::{self, BLOCK, WINDOW_MAX};
 use crate::rule::sync::wire::ask::{Ask, Part};
 use crate::rule::sync::wire::corrupt;
 use crate::rule::sync::wire::tell::Tell;
+use crate::value::octets;
 
 /// Shifts that are kept.
 const SHIFTS: usize = 4;
@@ -314,7 +315,7 @@ impl Line<'_, '_> {
     /// Writes a whole group of bytes that moved, to where the old content is not overwritten by them.
     pub(super) fn write_moved(&self, work: &Work, offset: u64, group: &[u8]) -> Result<()> {
         let sink = self.moved_sink(work, offset)?;
-        if group.iter().all(|byte| *byte == 0) {
+        if octets::is_zero(group) {
             // A hole that moved stays one.
             return self.target.hole(&sink, &work.basis, offset, group.len() as u64);
         }
