@@ -14,12 +14,11 @@ use super::args::Talk;
 use super::report;
 use crate::edge::dir::Dir;
 use crate::edge::hook::Hook;
-use crate::engine::archive::Archive;
-use crate::engine::archive::base::{self, Base};
+use crate::engine::archive::base;
+use crate::engine::recover::place::Remains;
 use crate::engine::recover::plan::Plan;
-use crate::engine::recover::{self, Choice, Order, place};
+use crate::engine::recover::{self, Choice, Order};
 use crate::engine::sync::profile::Profile;
-use crate::engine::verify;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::time::Until;
 use crate::value::units;
@@ -99,7 +98,7 @@ pub struct Args {
     pub drill: bool,
 
     /// Remove what was recovered in the target, so that the archive's site only holds log again
-    #[arg(long, requires = "target", conflicts_with_all = ["until", "check", "recover", "start", "stay"])]
+    #[arg(long, requires = "target", conflicts_with_all = ["until", "check", "recover", "start", "stay", "json"])]
     pub finish: bool,
 
     /// With --finish: take a new base, where the log does not begin with the set and no base serves
@@ -161,6 +160,9 @@ impl Args {
         }
         if self.dry_run {
             let plan = recover::plan(&order)?;
+            if self.at.is_none() && (self.target.is_some() || self.drill) {
+                recover::has_room(&order, &plan)?;
+            }
             return self.print(&plan.print(), &object(&plan));
         }
         let began = Instant::now();
@@ -178,7 +180,7 @@ impl Args {
         let end = plan.end.map_or_else(|| "its base".to_owned(), |end| end.to_string());
         let time = plan.time.map(|time| format!(", {}", time.narrate())).unwrap_or_default();
         let what = if self.drill { "drill: recovered and removed" } else { "recovered" };
-        self.print(&format!("{what} up to {end}{time}, in {seconds:.1} s\n"), &told)
+        self.print(&format!("{what} up to {end}{time}, in {seconds:.1} s\n{}", plan.losses()), &told)
     }
 
     fn site<'a>(&self, prefix: &'a str) -> at::Site<'a> {
@@ -227,46 +229,37 @@ impl Args {
         if !target.exists() || (self.target.is_some() && !is_done) {
             return Ok(());
         }
-        place::clear(target, &Dir::open(self.archive.as_deref().unwrap_or(Path::new("")))?)?;
+        Remains::of(target, &Dir::open(self.archive.as_deref().unwrap_or(Path::new("")))?)?.clear()?;
         if !was_there {
             std::fs::remove_dir(target)?;
         }
         Ok(())
     }
 
-    /// Back to a site that holds log only.
+    /// Back to a site that holds log only, from which a database can be brought back again.
     fn finish(&self) -> Result<()> {
         let archive = self.archive.clone().unwrap_or_default();
-        let dir = Dir::open(&archive)?;
         let target = self.target.clone().unwrap_or_default();
-        if self.dry_run {
-            return report::print(format!("remove what was recovered in {}\n", target.display()).as_bytes());
-        }
-        let is_recoverable = self.is_recoverable(&dir)?;
-        if self.master.is_none() && !is_recoverable {
-            let text = "the log does not begin with the set, and no base serves";
-            let hint = "--master 'repl-base SRC \"$REPL_ARCHIVE\"' takes one";
-            return Err(Failure::new(Code::Guarded, text).hint(hint).into());
-        }
-        place::clear(&target, &dir)?;
-        let Some(command) = self.master.clone().filter(|_| !is_recoverable) else {
-            return Ok(());
+        let remains = Remains::of(&target, &Dir::open(&archive)?)?;
+        let order = self.order(target.clone())?;
+        let useless = |why| {
+            let text = format!("nothing could be recovered from {} afterwards: {why}", archive.display());
+            Failure::new(Code::Guarded, text).hint("--master 'repl-base SRC \"$REPL_ARCHIVE\"' takes a base")
         };
-        let hook = Hook { name: "master", command, timeout: None };
-        hook.run(&[("REPL_ARCHIVE", std::path::absolute(&archive)?.to_string_lossy().into_owned())])
-    }
-
-    /// Whether a database can be brought back from what the archive has: by log alone, or by a base and what is behind it.
-    fn is_recoverable(&self, dir: &Dir) -> Result<bool> {
-        let known = Archive::open(dir, self.state.as_deref())?;
-        let options = verify::Options { state: self.state.clone(), ..verify::Options::default() };
-        let report = verify::run(dir, &options)?;
-        if known.origin.is_self_contained() && report.is_self_contained() {
-            return Ok(true);
+        let asked = match (recover::possible(&order), &self.master) {
+            (Ok(()), _) => None,
+            (Err(why), None) => return Err(useless(why).into()),
+            (Err(_), Some(command)) => Some(Hook { name: "master", command: command.clone(), timeout: None }),
+        };
+        if self.dry_run {
+            let first = asked.map(|hook| format!("run {}\n", hook.command)).unwrap_or_default();
+            return self.print(&format!("{first}remove what was recovered in {}\n", target.display()), &Value::Null);
         }
-        let serves =
-            |base: &Base| report.first.zip(base.record.position).is_some_and(|(first, at)| first <= at.segment);
-        Ok(base::list(dir)?.iter().any(serves))
+        if let Some(hook) = asked {
+            hook.run(&[("REPL_ARCHIVE", std::path::absolute(&archive)?.to_string_lossy().into_owned())])?;
+            recover::possible(&order).map_err(useless)?;
+        }
+        remains.clear()
     }
 }
 
@@ -279,7 +272,9 @@ fn object(plan: &Plan) -> Value {
         "segments": plan.logs.len(),
         "position": plan.end.map(|end| end.to_string()),
         "time": plan.time.map(|time| time.to_string()),
-        "is_cut": plan.is_cut,
+        "is_cut": plan.is_cut(),
+        "held": plan.held.map(|held| held.to_string()),
+        "lost": plan.lost,
         "bytes": plan.bytes(),
     })
 }

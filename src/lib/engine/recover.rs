@@ -109,6 +109,17 @@ pub fn plan(order: &Order) -> Result<Plan> {
     prove(order, &Archive::open(&dir, order.state.as_deref())?)
 }
 
+/// Proves that a database can be brought back from what the archive has, wherever that may be.
+pub fn possible(order: &Order) -> Result<()> {
+    let dir = Dir::open(&order.archive)?;
+    prove::run(order, &Archive::open(&dir, order.state.as_deref())?).map(drop)
+}
+
+/// Refuses (12) a target without room for what is laid; one that was begun has some of it.
+pub fn has_room(order: &Order, plan: &Plan) -> Result<()> {
+    if place::is_begun(&order.target) { Ok(()) } else { place::room(&order.target, plan.bytes()) }
+}
+
 fn prove(order: &Order, archive: &Archive<'_>) -> Result<Plan> {
     // What is in the way of the target is cheap to see.
     place::guard(&order.target, archive.dir, order.engine.unwrap_or(Profile::Plain))?;
@@ -143,9 +154,7 @@ pub fn run(order: &Order) -> Result<Report> {
         postgres::readable(order, &plan, named.clone().map_or_else(owner, |user| Ok(Some(user)))?.as_ref())?;
     }
     let words = format!("{}{}{:?}{:?}", dir.path().display(), plan.print(), order.recover, order.stays);
-    if !place::is_begun(&order.target) {
-        place::room(&order.target, plan.bytes())?;
-    }
+    has_room(order, &plan)?;
     let place = Place::take(&order.target, &words, plan.engine)?;
     let mut copied = 0;
     let step = place.step()?;

@@ -175,6 +175,16 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
+/// Holes in the log, without reading what is there.
+pub fn gaps(dir: &Dir, options: &Options) -> Result<Vec<Finding>> {
+    let state = options.state.as_deref();
+    let (scheme, _) = scheme_of(dir, options.kind.clone(), state)?;
+    let expected = Expected::read(dir, state, &scheme)?;
+    let mut findings = missing(dir, &scheme, &present(dir, &scheme, &expected)?, &expected, None)?;
+    findings.retain(|finding| options.scope.has(finding.segment));
+    Ok(findings)
+}
+
 /// Segments in order; at a replica none beyond what it holds, and none before what it keeps.
 fn present(dir: &Dir, scheme: &Scheme, expected: &Expected) -> Result<Vec<Segment>> {
     let last = expected.holding.map(|holding| holding.held.position.segment);

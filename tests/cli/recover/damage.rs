@@ -33,8 +33,14 @@ fn segments_that_are_missing_are_3_and_what_can_be_reached_is_said() {
     refused(&vault, "rm log.2 log.3", 3, "hint: --until 1-1:5000 can be reached");
     refused(&vault, "rm log.?", 3, "");
     vault.rig.ok("rm archive/log.3");
-    vault.recover("--until 1-2:5000");
+    let told = vault.recover("--until 1-2:5000");
     assert_eq!(vault.laid("target"), up_to(2, LENGTH));
+    // What cannot be brought back is told.
+    let lost = "log.3 is missing; it is recorded as held";
+    assert_eq!((&told["held"], &told["lost"]), (&"1-4:5000".into(), &serde_json::json!([lost])));
+    vault.rig.ok("rm -r target");
+    let said = vault.rig.ok("$RECOVER --archive archive --target target --until 1-2:5000");
+    assert!(said.ends_with(&format!(" s\nbehind that {lost}\n")), "{said}");
 }
 
 #[test]

@@ -164,28 +164,43 @@ impl Place {
     }
 }
 
-/// Removes all that a recovery has made in a target, and that came of it since. Never while it is in use, or a recovery is at it (7).
-pub fn clear(target: &Path, archive: &Dir) -> Result<()> {
-    let dir = Dir::open(target)?;
-    if dir.identity(MARKER)?.is_none() && dir.identity(RECORD)?.is_none() {
-        let text = format!("{} was not made by repl-recover", shown(target));
-        return Err(Failure::new(Code::Guarded, text).hint(format!("see what it is: ls {}", quoted(target))).into());
-    }
-    let (target, archive) = (real(target)?, real(archive.path())?);
-    if archive.starts_with(&target) {
-        return fail(Code::Guarded, format!("the archive {} is in {}", shown(&archive), shown(&target)));
-    }
-    // A recovery that is at it is no writer that shows: what it has open is its own.
-    let marker = dir.identity(MARKER)?.map(|_| dir.open_subdir(MARKER)).transpose()?;
-    let _lock = marker.map(|marker| Lock::take(&marker, LOCK)).transpose()?;
-    unused(&dir, Profile::detect(&dir)?, Instant::now())?;
-    let tree = Tree::of(&dir)?;
-    // What says that it is ours goes last.
-    let (last, first): (Vec<_>, Vec<_>) = dir.names()?.into_iter().partition(|name| name == RECORD || name == MARKER);
-    for name in first.into_iter().chain(last) {
-        if name != "lost+found" {
-            tree.remove_all(&Name::root().join(name.as_encoded_bytes()))?;
+/// A directory that a recovery has made, for its removal: never while it is in use, or a recovery is at it (7).
+pub struct Remains {
+    dir: Dir,
+    _lock: Option<Lock>,
+}
+
+impl Remains {
+    /// Refuses (13) what no recovery has made, and what has the archive in it. Changes nothing.
+    pub fn of(target: &Path, archive: &Dir) -> Result<Remains> {
+        let dir = Dir::open(target)?;
+        if dir.identity(MARKER)?.is_none() && dir.identity(RECORD)?.is_none() {
+            let text = format!("{} was not made by repl-recover", shown(target));
+            let hint = format!("see what it is: ls {}", quoted(target));
+            return Err(Failure::new(Code::Guarded, text).hint(hint).into());
         }
+        let (target, archive) = (real(target)?, real(archive.path())?);
+        if archive.starts_with(&target) {
+            return fail(Code::Guarded, format!("the archive {} is in {}", shown(&archive), shown(&target)));
+        }
+        // A recovery that is at it is no writer that shows: what it has open is its own.
+        let marker = dir.identity(MARKER)?.map(|_| dir.open_subdir(MARKER)).transpose()?;
+        let lock = marker.map(|marker| Lock::take(&marker, LOCK)).transpose()?;
+        unused(&dir, Profile::detect(&dir)?, Instant::now())?;
+        Ok(Remains { dir, _lock: lock })
     }
-    dir.sync()
+
+    /// Removes all that the recovery has made, and that came of it since.
+    pub fn clear(self) -> Result<()> {
+        let tree = Tree::of(&self.dir)?;
+        // What says that it is ours goes last.
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.dir.names()?.into_iter().partition(|name| name == RECORD || name == MARKER);
+        for name in first.into_iter().chain(last) {
+            if name != "lost+found" {
+                tree.remove_all(&Name::root().join(name.as_encoded_bytes()))?;
+            }
+        }
+        self.dir.sync()
+    }
 }

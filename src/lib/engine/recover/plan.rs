@@ -25,8 +25,10 @@ pub struct Plan {
     pub time: Option<Time>,
     /// Where the last record before that begins in all of the log, where the engine is told that.
     pub last: Option<u64>,
-    /// Whether the archive has more log than that.
-    pub is_cut: bool,
+    /// Where the log ends that the archive says it holds.
+    pub held: Option<Position>,
+    /// What is missing of that behind the end, in words.
+    pub lost: Vec<String>,
 }
 
 /// A segment of the archive.
@@ -73,6 +75,16 @@ impl Plan {
         self.base.as_ref().map_or(0, |base| base.record.bytes) + logs
     }
 
+    /// Whether the archive has more log than is recovered.
+    pub fn is_cut(&self) -> bool {
+        self.end.zip(self.held).is_some_and(|(end, held)| end < held)
+    }
+
+    /// As lines: what is missing behind the end.
+    pub fn losses(&self) -> String {
+        self.lost.iter().map(|lost| format!("behind that {lost}\n")).collect()
+    }
+
     /// As lines: what is done, in order.
     pub fn print(&self) -> String {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -90,12 +102,14 @@ impl Plan {
             }
             _ => "log none\n".to_owned(),
         };
-        let more = if self.is_cut { ", the archive has more" } else { "" };
+        let more = self.held.filter(|_| self.is_cut()).map(|held| format!(", the archive has more, to {held}"));
         lines
             + &format!(
-                "end {} {}{more}\n",
+                "end {} {}{}\n",
                 or_dash(self.end.map(|end| end.to_string())),
-                or_dash(self.time.map(|time| time.to_string()))
+                or_dash(self.time.map(|time| time.to_string())),
+                more.unwrap_or_default()
             )
+            + &self.losses()
     }
 }
