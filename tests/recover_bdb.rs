@@ -14,6 +14,7 @@ use rig::{Rig, Running, eventually, kill_often};
 
 fn writer(rig: &Rig) -> Running {
     fs::write(rig.path("writer.py"), bdb::WRITE).unwrap();
+    rig.ok("mkdir master/tables && echo set_data_dir tables > master/DB_CONFIG");
     rig.spawn("exec /usr/bin/python3 writer.py master")
 }
 
@@ -48,6 +49,7 @@ fn an_environment_comes_back_from_log_alone_and_from_a_base_and_later_log() {
     let before = list(&rig);
     rig.ok("$RECOVER --archive archive --target alone --base none");
     assert_rows(&rig, "alone");
+    assert!(rig.path("alone/tables/rows.db").exists(), "where the master's DB_CONFIG has it");
     rig.ok("$RECOVER --archive archive --target based");
     assert_rows(&rig, "based");
     assert_eq!(list(&rig), before);

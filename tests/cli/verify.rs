@@ -167,7 +167,8 @@ fn the_bases_of_an_archive_are_proven_and_each_fault_names_base_and_file() {
         )
     );
     assert!(
-        said.contains("whole: 4 segments, 20000 bytes, 1-1 to 1-4:5000") && said.ends_with(", 2 bases\n"),
+        said.contains("whole: 4 segments, 20000 bytes, 1-1 to 1-4:5000")
+            && said.ends_with(", 2 bases, recoverable to 1-4:5000 by base c\n"),
         "{said}"
     );
 
@@ -177,7 +178,7 @@ fn the_bases_of_an_archive_are_proven_and_each_fault_names_base_and_file() {
     ran.fails(6, "replica: corrupt (2 found)");
     assert!(ran.out.starts_with("corrupt base b: data/i: it is missing\ncorrupt base b: data/new: "), "{ran:?}");
     assert_eq!(rig.run("$VERIFY --base b replica").code, 6);
-    assert!(rig.ok("$VERIFY --base c replica").ends_with(", 1 base\n"));
+    assert!(rig.ok("$VERIFY --base c replica").ends_with(", 1 base, recoverable to 1-4:5000 by base c\n"));
     assert!(rig.ok("$VERIFY --no-bases replica").starts_with("whole: 4 segments"));
     let ran = rig.run("$VERIFY --base e replica");
     ran.fails(2, "replica/bases has no base 'e'");
@@ -199,8 +200,17 @@ fn the_bases_of_an_archive_are_proven_and_each_fault_names_base_and_file() {
     assert_eq!(json["bases"][0]["verdict"], "corrupt");
     // What is missing in a base does not weigh less for a gap in the log besides.
     fs::remove_file(rig.path("replica/log.2")).unwrap();
-    assert_eq!(rig.run("$VERIFY replica").code, 6);
+    let ran = rig.run("$VERIFY --json replica");
+    assert_eq!(ran.code, 6);
     assert_eq!(rig.run("$VERIFY --no-bases replica").code, 3);
+    // How far each recovery comes: up to the hole, and with a base of which the log is missing to where that ends; with
+    // one that is damaged, none does.
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let reach: Vec<_> =
+        json["recoverable"].as_array().unwrap().iter().map(|one| (&one["base"], &one["position"])).collect();
+    assert_eq!(reach, [(&serde_json::Value::Null, &"1-1:5000".into()), (&"c".into(), &"1-2:0".into())]);
+    assert_eq!(json["recoverable"][1]["time"], "1970-01-01T00:00:01.5Z");
+    assert!(rig.run("$VERIFY replica").out.ends_with(", recoverable to 1-2:0 by base c\n"));
 }
 
 /// All regular files below a directory, as paths from it.

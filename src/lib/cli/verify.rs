@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::engine::archive::prove::Proven;
 use crate::engine::verify::against::{Amount, Compared};
-use crate::engine::verify::{Finding, Kind, Report};
+use crate::engine::verify::{Finding, Kind, Reach, Report};
 use crate::value::escape::show;
 use crate::value::exit::Code;
 
@@ -57,8 +57,16 @@ pub fn lines(found: &Report, is_verbose: bool) -> String {
         1 => ", 1 base".to_owned(),
         count => format!(", {count} bases"),
     };
+    let reach = match found.reach.iter().max_by_key(|reach| reach.end) {
+        Some(Reach { base, end, .. }) => {
+            let by = base.as_ref().map_or_else(|| "log alone".to_owned(), |base| format!("base {base}"));
+            format!(", recoverable to {end} by {by}")
+        }
+        None if found.bases.is_empty() => String::new(),
+        None => ", recoverable by no base".to_owned(),
+    };
     let verdict = verdict(found.code());
-    lines + &format!("{verdict}: {} segments, {} bytes{range}{until}{bases}\n", found.segments, found.bytes)
+    lines + &format!("{verdict}: {} segments, {} bytes{range}{until}{bases}{reach}\n", found.segments, found.bytes)
 }
 
 /// `base 2026-11-22T21-06-14Z: whole, 3 files, 9 bytes, needs log from 1-2:40 on, up to date until …`.
@@ -100,7 +108,16 @@ pub fn object(dir: &str, found: &Report) -> serde_json::Value {
         "self_contained": found.is_self_contained(),
         "findings": findings.chain(faults).collect::<Vec<_>>(),
         "bases": found.bases.iter().map(base_object).collect::<Vec<_>>(),
+        "recoverable": found.reach.iter().map(reach_object).collect::<Vec<_>>(),
         "verdict": verdict(found.code()),
+    })
+}
+
+fn reach_object(reach: &Reach) -> serde_json::Value {
+    json!({
+        "base": reach.base,
+        "position": reach.end.to_string(),
+        "time": reach.time.map(|time| time.to_string()),
     })
 }
 

@@ -11,6 +11,7 @@ pub mod own;
 pub mod prove;
 pub mod sums;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -19,7 +20,7 @@ use super::site::{self, Holding, Origin, horizon};
 use crate::edge::dir::Dir;
 use crate::edge::slots;
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::position::Segment;
+use crate::value::position::{Position, Segment};
 
 /// The directory of base copies in an archive.
 pub const BASES: &str = "bases";
@@ -57,6 +58,26 @@ impl Archive<'_> {
             return fail(Code::Corrupt, format!("{} is damaged", state.shown(site::POSITION)));
         }
         Ok(Archive { dir, state, origin, holding, horizon })
+    }
+
+    /// Each of these generations of the log has a past, and a base that ends here is in it.
+    pub fn check_past(&self, generations: impl Iterator<Item = u64>, from: Option<Position>) -> Result<()> {
+        let scheme = &self.origin.scheme;
+        for generation in generations.collect::<BTreeSet<_>>() {
+            let Some(name) = scheme.history_name(generation) else { continue };
+            let Some(history) = self.small(&name)? else {
+                let text = format!("{name} is missing, and log of {generation} is held");
+                return Err(Failure::new(Code::Gap, text).hint("bring it from the master's log directory").into());
+            };
+            let left = scheme.left(generation, &String::from_utf8_lossy(&history)).unwrap_or_default();
+            let Some(from) = from.filter(|from| from.segment.generation < generation) else { continue };
+            let left = left.iter().find(|left| left.segment.generation == from.segment.generation);
+            if left.is_none_or(|left| from > *left) {
+                let text = format!("the base ends at {from}, which is not in the past of generation {generation}");
+                return Err(Failure::new(Code::Corrupt, text).hint("name an earlier base").into());
+            }
+        }
+        Ok(())
     }
 
     /// A small file beside the log: as it is here, and as it was received. Of two that differ neither is to be trusted.

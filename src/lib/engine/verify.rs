@@ -6,6 +6,7 @@
 
 pub mod against;
 mod expected;
+mod reach;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use self::expected::Expected;
+pub use self::reach::Reach;
 
+use super::archive::Archive;
 use super::archive::prove::{self, Proven, Which};
 use super::log::{self, scheme_of};
 use super::site::{self, horizon};
@@ -100,6 +103,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The bases.
     pub bases: Vec<Proven>,
+    /// What can be recovered, where log was received and bases are looked at.
+    pub reach: Vec<Reach>,
 }
 
 /// What is held of a segment.
@@ -166,12 +171,16 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
         held: reads.iter().map(|(segment, read)| (*segment, read.held)).collect(),
         findings: Vec::new(),
         bases: prove::run(dir, &options.bases)?,
+        reach: Vec::new(),
         scheme,
     };
     findings.extend(reads.into_values().flat_map(|read| read.findings));
     findings.retain(|finding| scope.has(finding.segment));
     findings.sort_by_key(|finding| (finding.segment, finding.offset));
     report.findings = findings;
+    if options.bases != Which::None && expected.holding.is_some() {
+        report.reach = reach::all(&Archive::open(dir, state)?, &report);
+    }
     Ok(report)
 }
 

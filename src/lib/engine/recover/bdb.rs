@@ -55,8 +55,13 @@ fn home(work: &Work<'_>) -> Result<Dir> {
     Ok(dir)
 }
 
-/// Refuses directories outside of the target: the recovery would write there, perhaps into the master's own.
+/// Refuses directories outside of the target: the recovery would write there, perhaps into the master's own. With log
+/// alone, the master's configuration is what was received with it, and its directories are made.
 fn configure(work: &Work<'_>, home: &Dir) -> Result<()> {
+    let is_alone = work.plan.base.is_none();
+    if let Some(received) = work.archive.small(CONFIG)?.filter(|_| is_alone) {
+        home.replace(CONFIG, &received)?;
+    }
     let is_beside = !work.plan.log_place().is_root();
     let bytes = home.read_small(CONFIG, CONFIG_MAX)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -76,6 +81,9 @@ fn configure(work: &Work<'_>, home: &Dir) -> Result<()> {
             return Err(Failure::new(Code::Guarded, text)
                 .hint("recover by --recover CMD, which can set that up")
                 .into());
+        }
+        if is_alone && DIRECTORIES.contains(&key) {
+            home.open_beneath(Path::new(path), true)?;
         }
     }
     if is_beside && !text.contains("..") {

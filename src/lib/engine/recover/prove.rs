@@ -140,7 +140,7 @@ impl Proof<'_> {
         let is_at_base = from.is_some_and(|from| self.order.until == Some(Until::Position(from)));
         let is_behind = is_behind || (is_at_base && report.first != from.map(|from| from.segment));
         self.refuse_foreign()?;
-        self.refuse_fork(&report, from)?;
+        self.archive.check_past(report.held.keys().map(|segment| segment.generation), from)?;
         if let (Some(own), Some(from)) = (&self.own, from)
             && let Some(why) = own.differs(from, self.archive)?
         {
@@ -208,27 +208,6 @@ impl Proof<'_> {
             return Ok(());
         }
         fail(Code::Corrupt, format!("the log is of database {theirs}, the base of {ours}"))
-    }
-
-    /// Each generation of the log has a past, and the base is in it.
-    fn refuse_fork(&self, report: &Report, from: Option<Position>) -> Result<()> {
-        let scheme = &self.archive.origin.scheme;
-        let generations: std::collections::BTreeSet<_> = report.held.keys().map(|segment| segment.generation).collect();
-        for generation in generations {
-            let Some(name) = scheme.history_name(generation) else { continue };
-            let Some(history) = self.archive.small(&name)? else {
-                let text = format!("{name} is missing, and log of {generation} is held");
-                return Err(Failure::new(Code::Gap, text).hint("bring it from the master's log directory").into());
-            };
-            let left = scheme.left(generation, &String::from_utf8_lossy(&history)).unwrap_or_default();
-            let Some(from) = from.filter(|from| from.segment.generation < generation) else { continue };
-            let left = left.iter().find(|left| left.segment.generation == from.segment.generation);
-            if left.is_none_or(|left| from > *left) {
-                let text = format!("the base ends at {from}, which is not in the past of generation {generation}");
-                return Err(Failure::new(Code::Corrupt, text).hint("name an earlier base").into());
-            }
-        }
-        Ok(())
     }
 
     /// Where the log that counts ends.
