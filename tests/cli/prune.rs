@@ -28,7 +28,8 @@ fn archive(segments: u64) -> Rig {
 
 /// A base of it that ended so many hours ago, from which log is needed from a position on.
 fn base(rig: &Rig, name: &str, hours: i64, position: &str) {
-    let dir = rig.path("replica/bases").join(name);
+    // As repl-base does it: never visible before it is whole.
+    let (bases, dir) = (rig.path("replica/bases"), rig.path("replica/bases/.new"));
     fs::create_dir_all(dir.join("data")).unwrap();
     fs::write(dir.join("data/table"), name).unwrap();
     let sums = format!("{}  data/table\n", Digest::of(name.as_bytes()));
@@ -49,6 +50,7 @@ fn base(rig: &Rig, name: &str, hours: i64, position: &str) {
         reason: None,
     };
     fs::write(dir.join("base.toml"), record.print().unwrap()).unwrap();
+    fs::rename(dir, bases.join(name)).unwrap();
 }
 
 /// Eight segments, and bases of 9, 6 and 3 hours ago at the second, fourth and sixth.
