@@ -101,6 +101,8 @@ pub struct Report {
     pub held: BTreeMap<Segment, Extent>,
     /// What is wrong, in order of segments.
     pub findings: Vec<Finding>,
+    /// What is missing, also of the part that was not read.
+    pub gaps: Vec<Finding>,
     /// The bases.
     pub bases: Vec<Proven>,
     /// What can be recovered, where log was received and bases are looked at.
@@ -152,15 +154,18 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
     let expected = Expected::read(dir, state, &scheme)?;
     let scope = options.scope;
     let mut present = present(dir, &scheme, &expected)?;
-    present.retain(|segment| scope.has(*segment));
     // A live server removes its own log behind it.
     let is_servers = scheme.servers_mark().is_some_and(|mark| matches!(dir.identity(mark), Ok(Some(_))));
-    let mut findings = missing(dir, &scheme, &present, &expected, present.first().copied().filter(|_| is_servers))?;
-    findings.extend(expected.faults(&scheme));
+    let mut gaps = missing(dir, &scheme, &present, &expected, present.first().copied().filter(|_| is_servers))?;
+    present.retain(|segment| scope.has(*segment));
+    let mut findings = expected.faults(&scheme);
     let reads = segment::read_all(dir, &scheme, &present, &expected, scope.until)?;
     // What was pruned since we began has gone by right.
     let horizon = site::peek(dir, state)?.map(|state| horizon::read(&state)).transpose()?.flatten();
-    findings.retain(|finding| Some(finding.segment) >= horizon);
+    for found in [&mut gaps, &mut findings] {
+        found.retain(|finding| Some(finding.segment) >= horizon);
+    }
+    findings.splice(..0, gaps.iter().cloned());
     let mut report = Report {
         set: set.unwrap_or_default(),
         segments: reads.len() as u64,
@@ -170,6 +175,7 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
         boundary: reads.iter().rev().find_map(|(segment, read)| read.held.boundary.map(|mark| (*segment, mark))),
         held: reads.iter().map(|(segment, read)| (*segment, read.held)).collect(),
         findings: Vec::new(),
+        gaps,
         bases: prove::run(dir, &options.bases)?,
         reach: Vec::new(),
         scheme,
@@ -182,16 +188,6 @@ pub fn run(dir: &Dir, options: &Options) -> Result<Report> {
         report.reach = reach::all(&Archive::open(dir, state)?, &report);
     }
     Ok(report)
-}
-
-/// Holes in the log, without reading what is there.
-pub fn gaps(dir: &Dir, options: &Options) -> Result<Vec<Finding>> {
-    let state = options.state.as_deref();
-    let (scheme, _) = scheme_of(dir, options.kind.clone(), state)?;
-    let expected = Expected::read(dir, state, &scheme)?;
-    let mut findings = missing(dir, &scheme, &present(dir, &scheme, &expected)?, &expected, None)?;
-    findings.retain(|finding| options.scope.has(finding.segment));
-    Ok(findings)
 }
 
 /// Segments in order; at a replica none beyond what it holds, and none before what it keeps.

@@ -155,20 +155,13 @@ impl Proof<'_> {
         let aim = end.map(|end| self.aim(&report, end)).transpose()?;
         let cut = aim.as_ref().map(|aim| aim.position);
         let logs = if is_behind { Vec::new() } else { self.logs(&report, cut)? };
-        let lost = self.lost(cut.or(from))?;
+        let behind = cut.or(from).map(|end| end.segment);
+        let lost = report.gaps.iter().filter(|gap| Some(gap.segment) > behind).map(|gap| gap.text.clone()).collect();
         let last = aim.as_ref().and_then(|aim| aim.last);
         let time = aim.and_then(|aim| aim.time);
         let time = time.or(self.base.as_ref().and_then(|base| base.record.time));
         let scheme = self.archive.origin.scheme.clone();
         Ok(Plan { base: self.base, engine: self.engine, scheme, logs, end: cut, time, last, held, lost })
-    }
-
-    /// What is missing of the log behind the end, in words.
-    fn lost(&self, end: Option<Position>) -> Result<Vec<String>> {
-        let scope = Scope { from: end.map(|end| end.segment), ..Scope::default() };
-        let options = verify::Options { state: self.order.state.clone(), scope, ..verify::Options::default() };
-        let gaps = verify::gaps(self.archive.dir, &options)?;
-        Ok(gaps.into_iter().filter(|gap| Some(gap.segment) > end.map(|end| end.segment)).map(|gap| gap.text).collect())
     }
 
     /// From where on log is needed.
