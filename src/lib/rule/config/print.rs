@@ -1,0 +1,94 @@
+//! Prints a configuration so that it can be read back to the same. Secrets are masked: what is printed is for people,
+//! and ends in tickets.
+
+use std::path::Path;
+
+use super::secret::mask;
+use super::{Config, Site, Value};
+
+impl Config {
+    /// The file's text. `remarks` come as comments at the end of this command's table: what its flags are by default.
+    pub fn print(&self, table: &str, remarks: &[String]) -> String {
+        let mut out = String::new();
+        let path = |path: &Option<_>| path.as_deref().map(Path::to_string_lossy).map(String::from);
+        let top = [
+            ("set", self.set.clone()),
+            ("here", self.site.clone()),
+            ("address", self.address.clone()),
+            ("engine", self.engine.clone()),
+            ("pattern", self.pattern.clone()),
+            ("logdir", path(&self.logdir)),
+            ("datadir", path(&self.datadir)),
+            ("archive", path(&self.archive)),
+            ("state", path(&self.state)),
+        ];
+        out += &top.iter().map(|(key, text)| line(key, text.as_deref())).collect::<String>();
+        for (name, content) in &self.commands {
+            let keys: String = content.iter().map(|(key, value)| format!("{key} = {}\n", value.print())).collect();
+            let remarks: String = remarks.iter().filter(|_| name == table).map(|text| format!("# {text}\n")).collect();
+            out += &section(name, &(keys + &remarks));
+        }
+        if !self.commands.contains_key(table) {
+            out += &section(table, &remarks.iter().map(|text| format!("# {text}\n")).collect::<String>());
+        }
+        out += &section("server", &self.server());
+        out += &section("hooks", &self.hooks.iter().map(|(point, text)| line(point, Some(text))).collect::<String>());
+        out + &self.sites.iter().map(Site::print).collect::<String>()
+    }
+
+    fn server(&self) -> String {
+        let server = &self.server;
+        let commands = [
+            ("stop", &server.stop),
+            ("start", &server.start),
+            ("status", &server.status),
+            ("promote", &server.promote),
+            ("demote", &server.demote),
+        ];
+        commands.iter().map(|(key, text)| line(key, text.as_deref())).collect()
+    }
+}
+
+impl Site {
+    fn print(&self) -> String {
+        let texts = [("address", &self.address), ("rsh", &self.rsh), ("via", &self.via), ("config", &self.config)];
+        let texts: String = texts.iter().map(|(key, text)| line(key, text.as_deref())).collect();
+        let Site { priority, votes, acks, enabled, .. } = self;
+        format!(
+            "\n[[site]]\n{}{texts}priority = {priority}\nvotes = {votes}\nacks = {acks}\nenabled = {enabled}\n",
+            line("name", Some(&self.name)),
+        )
+    }
+}
+
+impl Value {
+    /// As it stands behind its key.
+    pub fn print(&self) -> String {
+        match self {
+            Value::Flag(is_on) => is_on.to_string(),
+            Value::One(text) => quoted(text),
+            Value::Many(texts) => format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+fn section(name: &str, content: &str) -> String {
+    if content.is_empty() { String::new() } else { format!("\n[{name}]\n{content}") }
+}
+
+fn line(key: &str, text: Option<&str>) -> String {
+    text.map(|text| format!("{key} = {}\n", quoted(text))).unwrap_or_default()
+}
+
+/// A string in TOML, on one line, with its secrets masked.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in mask(text).chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out += &format!("\\u{:04X}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
