@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 
 use repl::cli::apply::Args;
-use repl::cli::{args, narrate, report, restrict};
+use repl::cli::config::Line;
+use repl::cli::{args, config, narrate, report, restrict};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link::{self, Inlet};
@@ -18,16 +19,17 @@ use repl::value::exit::{Code, fail};
 const NAME: &str = "repl-apply";
 
 fn main() -> ExitCode {
-    report::exit(NAME, run(Args::parse()))
+    config::start(NAME, run)
 }
 
-fn run(mut args: Args) -> Result<()> {
+fn run(line: Line<Args>) -> Result<()> {
+    let Line { mut args, file, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }
     let dir = match args.restrict.take() {
         Some(root) => {
-            let directory = asked(&mut args, &root)?;
+            let directory = asked(&mut args, &root, file.as_deref())?;
             let root = Dir::open(&root)?;
             if args.position && root.open_beneath(&directory, false).is_err_and(|error| is_missing(&error)) {
                 return report::print(b"oldest\n");
@@ -50,7 +52,7 @@ fn run(mut args: Args) -> Result<()> {
 }
 
 /// Merges what the peer asked for into the forced command's own options; returns the directory below the root.
-fn asked(args: &mut Args, root: &Path) -> Result<PathBuf> {
+fn asked(args: &mut Args, root: &Path, file: Option<&Path>) -> Result<PathBuf> {
     let given = args.logdir.take();
     let Some(line) = std::env::var_os("SSH_ORIGINAL_COMMAND") else {
         return given
@@ -58,7 +60,12 @@ fn asked(args: &mut Args, root: &Path) -> Result<PathBuf> {
             .or_else(|error| fail(Code::Usage, error.to_string()));
     };
     let root = std::path::absolute(root).context("cannot use ROOT")?;
+    let given = match given {
+        Some(given) if given.is_absolute() => Some(restrict::below(&given.to_string_lossy(), &root)?),
+        given => given,
+    };
     let asked = restrict::parse(&line.to_string_lossy(), NAME, &root)?;
+    restrict::same(asked.config.as_deref(), file)?;
     let words = [NAME.to_owned()].into_iter().chain(asked.options).chain(["--".to_owned(), ".".to_owned()]);
     let wire =
         Args::try_parse_from(words).or_else(|error| fail(Code::Usage, format!("refused by --restrict: {error}")))?;

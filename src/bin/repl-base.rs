@@ -3,18 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::CommandFactory as _;
 
 use repl::cli::base::Args;
-use repl::cli::{args, report};
+use repl::cli::config::Line;
+use repl::cli::{args, config};
 
 fn main() -> ExitCode {
-    report::exit("repl-base", run())
+    config::start("repl-base", run)
 }
 
-fn run() -> Result<()> {
-    let matches = Args::command().get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+fn run(line: Line<Args>) -> Result<()> {
+    let Line { args, matches, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use serde_json::json;
 
+use repl::cli::config::Line;
 use repl::cli::prune::Args;
-use repl::cli::{args, narrate, report};
+use repl::cli::{args, config, narrate, report};
 use repl::edge::dir::Dir;
 use repl::engine::log;
 use repl::engine::note::Monitor;
@@ -20,7 +21,11 @@ use repl::rule::retention;
 const NAME: &str = "repl-prune";
 
 fn main() -> ExitCode {
-    report::exit(NAME, run(&Args::parse()))
+    config::start(NAME, |line: Line<Args>| {
+        let Line { mut args, config, .. } = line;
+        args.sender_state = config.and_then(|config| config.state);
+        run(&args)
+    })
 }
 
 fn run(args: &Args) -> Result<()> {

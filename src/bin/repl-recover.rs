@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use repl::cli::recover::Args;
-use repl::cli::{args, report};
+use repl::cli::{args, config};
 
 fn main() -> ExitCode {
-    report::exit("repl-recover", run(&Args::parse()))
+    config::start("repl-recover", |line| run(&line.args))
 }
 
 fn run(args: &Args) -> Result<()> {

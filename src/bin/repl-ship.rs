@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
+use repl::cli::config::Line;
 use repl::cli::ship::Args;
-use repl::cli::{args, narrate, report};
+use repl::cli::{args, config, narrate};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link;
@@ -15,17 +16,18 @@ use repl::edge::signal::Stop;
 use repl::engine::log;
 use repl::engine::note::{Monitor, Note};
 use repl::engine::ship::ledger::Ledger;
-use repl::engine::ship::{self, Only, Shipping, Status, To};
+use repl::engine::ship::{self, Only, Options, Shipping, Status, To};
 use repl::rule::scheme::Scheme;
 use repl::value::exit::{Code, Failure, code_of, fail};
 
 const NAME: &str = "repl-ship";
 
 fn main() -> ExitCode {
-    report::exit(NAME, run(Args::parse()))
+    config::start(NAME, run)
 }
 
-fn run(args: Args) -> Result<()> {
+fn run(line: Line<Args>) -> Result<()> {
+    let Line { args, config, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }
@@ -71,7 +73,8 @@ fn run(args: Args) -> Result<()> {
         }
     }
     let epoch = log::epoch(&dir, state.as_ref())?;
-    let options = args.options(scheme, set, epoch, only);
+    let site = config.and_then(|config| config.site).unwrap_or_default();
+    let options = Options { site, ..args.options(scheme, set, epoch, only) };
     let bell = Bell::new();
     let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
     ship::run(

@@ -1,24 +1,22 @@
 //! Makes one directory a copy of another, with its server stopped for the last moments only. See repl-sync(1).
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::CommandFactory as _;
 
+use repl::cli::config::Line;
 use repl::cli::sync::{Args, ends};
-use repl::cli::{args, report};
+use repl::cli::{args, config};
 
 const NAME: &str = "repl-sync";
 
 fn main() -> ExitCode {
-    report::exit(NAME, run())
+    config::start(NAME, run)
 }
 
-fn run() -> Result<()> {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let matches = Args::command().get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+fn run(line: Line<Args>) -> Result<()> {
+    let Line { args, matches, words, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }

@@ -3,12 +3,14 @@
 pub mod apply;
 pub mod args;
 pub mod base;
+pub mod config;
 pub mod fetch;
 pub mod narrate;
 pub mod prune;
 pub mod recover;
 pub mod report;
 pub mod restrict;
+pub mod role;
 pub mod ship;
 pub mod sync;
 pub mod verify;

@@ -21,6 +21,7 @@ pub mod slots;
 pub mod ssh;
 pub mod stillness;
 pub mod tree;
+pub mod trusted;
 pub mod usage;
 pub mod user;
 pub mod watch;

@@ -8,11 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use clap::error::ErrorKind;
 use clap_complete::Shell;
 
 use super::args::Talk;
-use super::report;
+use super::{config, report};
 use crate::engine::fetch::{Found, Options};
 use crate::value::exit::{Code, RECOVERY_ENDS};
 
@@ -54,13 +53,9 @@ pub struct Args {
 impl Args {
     /// Reads the command line; `Err` is how to exit when there is nothing to fetch.
     pub fn read() -> Result<Args, ExitCode> {
-        Args::try_parse().map_err(|error| {
-            // When nobody can be told, the exit code remains.
-            let printed = error.print();
-            match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if printed.is_ok() => ExitCode::SUCCESS,
-                _ => ExitCode::from(RECOVERY_ENDS),
-            }
+        config::parse(NAME).map(|line| line.args).map_err(|code| match code {
+            Code::Done => ExitCode::SUCCESS,
+            _ => ExitCode::from(RECOVERY_ENDS),
         })
     }
 

@@ -119,6 +119,10 @@ pub struct Args {
     /// Print completions for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completions: Option<Shell>,
+
+    /// Where the configuration has the state of this set's sender.
+    #[arg(skip)]
+    pub sender_state: Option<PathBuf>,
 }
 
 /// See [`Policy`].
@@ -169,10 +173,14 @@ impl Args {
     /// Where the state of a `repl-ship` that ships from this directory is.
     pub fn senders(&self, set: &str, dir: &Path) -> Vec<Sender> {
         if self.sender.is_empty() {
-            let found = args::default_state(self.set.as_deref().unwrap_or(set), dir);
-            return found.into_iter().map(|state| Sender { state, is_told: false }).collect();
+            return self.sender_state(set, dir).into_iter().map(|state| Sender { state, is_told: false }).collect();
         }
         self.told_senders()
+    }
+
+    fn sender_state(&self, set: &str, dir: &Path) -> Option<PathBuf> {
+        let found = || args::default_state(self.set.as_deref().unwrap_or(set), dir);
+        self.sender_state.clone().or_else(found)
     }
 
     /// The same, as far as they were told.
@@ -182,8 +190,7 @@ impl Args {
 
     /// The state of a master's sender.
     pub fn master_state(&self, set: &str, dir: &Path) -> Result<PathBuf> {
-        let found = || args::default_state(self.set.as_deref().unwrap_or(set), dir);
-        match self.state.clone().or_else(found) {
+        match self.state.clone().or_else(|| self.sender_state(set, dir)) {
             Some(state) => Ok(state),
             None => fail(Code::Usage, "there is no home directory for the state: say it with --state"),
         }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::engine::site::STATE;
 use crate::value::escape::show;
-use crate::value::exit::{Code, fail};
+use crate::value::exit::{Code, Failure, fail};
 
 /// Options that a peer may ask for: with a value, and without.
 const WITH_VALUE: [&str; 2] = ["--engine", "--pattern"];
@@ -19,6 +19,9 @@ const WITHOUT: [&str; 7] = ["--acks", "--position", "--logs-only", "--verbose", 
 pub struct Asked {
     /// Options, each as its own argument, values joined with `=`.
     pub options: Vec<String>,
+    /// The configuration that it takes to be this key's. A peer does not choose one: it is compared with the one that
+    /// the forced command names.
+    pub config: Option<PathBuf>,
     /// The directory, relative to the root; `None` when the peer named none.
     pub directory: Option<PathBuf>,
 }
@@ -40,6 +43,13 @@ pub fn parse(line: &str, command: &str, root: &Path) -> Result<Asked> {
         if !only_names && word == "--" {
             only_names = true;
         } else if !only_names && word.starts_with('-') {
+            if ["-c", "--config"].contains(&word.as_str()) {
+                match words.next() {
+                    Some(path) => asked.config = Some(path.into()),
+                    None => return refuse(format!("{word} has no value")),
+                }
+                continue;
+            }
             let option = match word.split_once('=') {
                 Some((name, _)) if WITH_VALUE.contains(&name) => word,
                 None if WITHOUT.contains(&word.as_str()) => word,
@@ -59,8 +69,22 @@ pub fn parse(line: &str, command: &str, root: &Path) -> Result<Asked> {
     Ok(asked)
 }
 
+/// Whether the configuration that a peer names is the one that its key has. To pass over another one would land log by
+/// rules that its sender does not know of; to take it would let a key choose its own.
+pub fn same(asked: Option<&Path>, own: Option<&Path>) -> Result<()> {
+    match (asked, own) {
+        (None, _) => Ok(()),
+        (Some(asked), Some(own)) if asked == own => Ok(()),
+        (Some(asked), _) => {
+            let text = format!("refused by --restrict: this key does not use {}", show(&asked.to_string_lossy()));
+            let hint = format!("-c {} in the forced command", show(&asked.to_string_lossy()));
+            Err(Failure::new(Code::Usage, text).hint(hint).into())
+        }
+    }
+}
+
 /// A directory below the root, relative to it. Links are judged where it is opened.
-fn below(word: &str, root: &Path) -> Result<PathBuf> {
+pub fn below(word: &str, root: &Path) -> Result<PathBuf> {
     let path = Path::new(word);
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let is_plain =

@@ -24,24 +24,13 @@ use crate::engine::sync::procedure::Settings;
 use crate::engine::sync::profile::Profile;
 use crate::engine::sync::purpose::Purpose;
 use crate::engine::sync::server::Commands;
+use crate::rule::config::HOOKS;
 use crate::rule::sync::filter::{Filter, Verdict};
 use crate::rule::sync::merkle::PAGE_MIN;
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::ssh_url::SshUrl;
 use crate::value::units;
 
-/// When hooks run.
-const HOOKS: [&str; 9] = [
-    "before-sync",
-    "after-hot-pass",
-    "before-stop",
-    "after-stop",
-    "before-switch",
-    "after-switch",
-    "after-start",
-    "after-sync",
-    "on-error",
-];
 /// Bytes of a page where no engine says otherwise.
 const PAGE: usize = 4096;
 
@@ -394,6 +383,16 @@ impl Args {
         self.no_owner |= own.no_owner || !own.owner;
         self.no_devices |= own.no_devices || !own.devices;
         Ok(())
+    }
+
+    /// Where the other end says nothing, the server that is at this end is stopped and started as this end's own
+    /// configuration says.
+    pub fn lend(&mut self, own: &Args, role: Role) {
+        if role == Role::Destination {
+            self.stop = self.stop.take().or_else(|| own.stop.clone());
+            self.start = self.start.take().or_else(|| own.start.clone());
+            self.status = self.status.take().or_else(|| own.status.clone());
+        }
     }
 
     fn commands(&self) -> Commands {

@@ -1,12 +1,91 @@
-//! What `repl-verify` prints.
+//! The arguments of `repl-verify`, and what it prints.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use clap_complete::Shell;
 use serde_json::json;
 
-use crate::engine::archive::prove::Proven;
+use super::args::{Log, Talk};
+use crate::engine::archive::base;
+use crate::engine::archive::prove::{Proven, Which};
 use crate::engine::verify::against::{Amount, Compared};
-use crate::engine::verify::{Finding, Kind, Reach, Report};
+use crate::engine::verify::{Finding, Kind, Options, Reach, Report};
 use crate::value::escape::show;
 use crate::value::exit::Code;
+use crate::value::position::Position;
+use crate::value::units;
+
+/// Prove a log directory: order, gaps, digests, records and bases
+#[derive(Parser, Debug)]
+#[command(name = "repl-verify", version, help_expected = true)]
+pub struct Args {
+    /// Directory with the log; only read
+    #[arg(value_name = "DIR", required_unless_present = "completions")]
+    pub dir: Option<PathBuf>,
+
+    /// Which log this is.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// The site's state is in this directory instead of DIR/.repl
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// Of the bases, prove only this one
+    #[arg(long, value_name = "NAME", value_parser = base_name)]
+    pub base: Option<String>,
+
+    /// Prove only the log, not the bases
+    #[arg(long, conflicts_with = "base")]
+    pub no_bases: bool,
+
+    /// Print digests of what is held, for another site to compare, instead of findings
+    #[arg(long, conflicts_with_all = ["json", "against", "base"])]
+    pub digests: bool,
+
+    /// With --digests: print also that of a segment up to this position, if it is held
+    #[arg(long, value_name = "POSITION", requires = "digests")]
+    pub at: Option<Position>,
+
+    /// Compare with another site, by the lines of its repl-verify --digests that this command prints
+    #[arg(long, value_name = "COMMAND")]
+    pub against: Option<String>,
+
+    /// How long that command may take
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = units::positive_duration)]
+    pub timeout: Duration,
+
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<Shell>,
+}
+
+impl Args {
+    /// What the engine is told.
+    pub fn options(&self) -> Result<Options> {
+        let bases = match &self.base {
+            Some(name) => Which::One(name.clone()),
+            None if self.no_bases || self.digests => Which::None,
+            None => Which::All,
+        };
+        Ok(Options { kind: self.log.kind()?, state: self.state.clone(), bases, ..Options::default() })
+    }
+}
+
+fn base_name(text: &str) -> Result<String, String> {
+    if base::is_name(text) { Ok(text.to_owned()) } else { Err("no base has such a name".to_owned()) }
+}
 
 /// The verdict of an exit code.
 pub fn verdict(code: Code) -> &'static str {

@@ -1,13 +1,24 @@
 //! Waiting for a child's end without asking again and again: by a descriptor that becomes readable when it has ended.
+//! And what no child is told: the variables that stand for flags of the command that starts it. One of the suite's own
+//! would take them for its flags: a receiver, its sender's state directory for its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::rule::config::VARIABLE;
+
+/// Takes the variables that stand for our flags out of what a child is told.
+pub(super) fn untell(command: &mut Command) {
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with(VARIABLE)) {
+        command.env_remove(key);
+    }
+}
 
 /// A descriptor for a child that has not been waited for yet, so that its number is still its own.
 pub(super) fn watch(child: &Child) -> io::Result<OwnedFd> {

@@ -42,6 +42,7 @@ impl Coprocess {
     pub fn start(program: &Program, values: &[(&str, String)]) -> Result<Coprocess> {
         let bare = program.bare();
         let mut command = Command::new("setsid");
+        child::untell(&mut command);
         command.arg(bare.get_program()).args(bare.get_args());
         command.envs(bare.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.envs(values.iter().map(|(key, value)| (key, value)));

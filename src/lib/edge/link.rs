@@ -181,6 +181,7 @@ pub fn start(command: &str) -> Result<(Peer, OwnedFd, OwnedFd)> {
     // A command that may ask the terminal for a password must stay in the terminal's foreground group.
     let leads_group = !rustix::termios::isatty(rustix::stdio::stdin());
     let mut shell = Command::new("/bin/sh");
+    child::untell(&mut shell);
     shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped());
     if leads_group {
         shell.process_group(0);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::geteuid;
 
+use super::child;
 use super::program::Program;
 use crate::value::escape::show;
 use crate::value::exit::{Code, fail};
@@ -74,10 +75,12 @@ impl User {
 
 /// The command `program`, as somebody or as who we are.
 pub(super) fn command(user: Option<&User>, program: impl AsRef<OsStr>) -> Command {
-    match user {
+    let mut command = match user {
         Some(user) => user.command(program),
         None => Command::new(program),
-    }
+    };
+    child::untell(&mut command);
+    command
 }
 
 /// Asks the machine's user database by getent(1), which also knows users that are in no file here.

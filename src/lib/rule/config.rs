@@ -25,6 +25,9 @@ pub use read::{HOOKS, SERVER, SITE, TOP, parse};
 /// Where the file of a set is when it is only named.
 pub const PLACE: &str = "/etc/repl";
 
+/// What names of variables begin with that stand for flags.
+pub const VARIABLE: &str = "REPL_OPT_";
+
 /// The most bytes of a file.
 pub const LONGEST: usize = 1 << 20;
 
@@ -81,7 +84,8 @@ pub struct Config {
     /// The other sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Tables of commands: a flag's long name without hyphens in front, and what it is given.
-    pub commands: BTreeMap<String, BTreeMap<String, Value>>,
+    /// In the order of the file: patterns are ranked by it.
+    pub commands: BTreeMap<String, Vec<(String, Value)>>,
     /// Lines of keys, by table (empty for the top level) and key.
     lines: BTreeMap<(String, String), usize>,
 }

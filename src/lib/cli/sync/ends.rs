@@ -354,7 +354,10 @@ fn begin(args: &Args, role: Role, words: Vec<OsString>) -> Result<(Args, Filter,
             asked.submit(args, role)?;
             confined(root, &path)?
         }
-        None => path,
+        None => {
+            asked.lend(args, role);
+            path
+        }
     };
     Ok((asked, filter, path))
 }

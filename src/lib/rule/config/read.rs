@@ -171,7 +171,7 @@ impl Reader<'_> {
             };
             let value = taken(*takes, value).map_err(|why| self.wrong(&span, format!("{shown}: {why}")))?;
             self.keep(table, key, &span);
-            self.config.commands.entry(table.to_owned()).or_default().insert(key.to_owned(), value);
+            self.config.commands.entry(table.to_owned()).or_default().push((key.to_owned(), value));
         }
         Ok(())
     }

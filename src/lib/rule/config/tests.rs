@@ -73,11 +73,10 @@ fn everything_is_read() {
         places.map(|place| place.clone().unwrap().to_str().unwrap().to_owned()),
         ["/srv/db", "/srv/data", "/srv/archive", "/srv/state"]
     );
-    let ship = &config.commands["ship"];
-    assert_eq!(ship["once"], Value::Flag(true));
-    assert_eq!(ship["heartbeat"], Value::One("5".into()));
-    assert_eq!(ship["exclude"], Value::Many(vec!["a".into(), "b".into()]));
-    assert_eq!(config.commands["prune"]["exclude"], Value::Many(vec!["c".into()]));
+    let exclude = Value::Many(vec!["a".into(), "b".into()]);
+    let values = [("once", Value::Flag(true)), ("heartbeat", Value::One("5".into())), ("exclude", exclude)];
+    assert_eq!(config.commands["ship"], values.map(|(key, value)| (key.to_owned(), value)));
+    assert_eq!(config.commands["prune"][1], ("exclude".to_owned(), Value::Many(vec!["c".into()])));
     assert_eq!(config.server.stop.as_deref(), Some("systemctl stop db"));
     assert_eq!(config.server.demote.as_deref(), Some("two\nlines"));
     assert_eq!(config.hooks["on-error"], "mail -s sync root");
@@ -214,7 +213,7 @@ proptest::proptest! {
     fn any_text_is_read_back_from_its_print(text in proptest::collection::vec("[^\0]{1,20}", 1..4)) {
         let many = Value::Many(text.iter().map(|text| secret::mask(text)).collect());
         let mut config = Config::default();
-        config.commands.insert("ship".into(), BTreeMap::from([("exclude".to_owned(), many)]));
+        config.commands.insert("ship".into(), vec![("exclude".to_owned(), many)]);
         let printed = config.print("ship", &[]);
         let again = read(&printed).unwrap();
         proptest::prop_assert_eq!(&again.commands, &config.commands);
