@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use repl::rule::config::{HOOKS, SERVER, SITE, TOP};
 use repl::value::exit::{Code, RECOVERY_ENDS, REGISTER};
 
 /// The floors, lowest first.
@@ -279,6 +280,60 @@ fn flags_are_read_from_every_common_shape_of_mdoc() {
     ] {
         assert_eq!(line_flags(line), flags, "{line}");
     }
+}
+
+#[test]
+fn every_command_has_its_table_in_the_configuration() {
+    let tables: Vec<String> = repl::cli::config::commands().keys().map(|table| format!("repl-{table}")).collect();
+    assert_eq!(tables, commands());
+}
+
+#[test]
+fn every_key_of_the_configuration_is_in_its_page() {
+    let page = read("man/repl.toml.5");
+    let mut known: BTreeMap<String, Vec<String>> = repl::cli::config::commands()
+        .into_iter()
+        .map(|(table, keys)| (format!("[{table}]"), keys.into_keys().collect()))
+        .collect();
+    let fixed = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+    known.insert("Top level".to_owned(), fixed(&TOP));
+    known.insert("[server]".to_owned(), fixed(&SERVER));
+    known.insert("[hooks]".to_owned(), fixed(&HOOKS));
+    known.insert("[[site]]".to_owned(), fixed(&SITE));
+    let mut faults = Vec::new();
+    for (table, keys) in known {
+        let keys: BTreeSet<String> = keys.into_iter().collect();
+        let listed = page_keys(&page, &table);
+        faults.extend(keys.difference(&listed).map(|key| format!("{key} of {table} is not in man/repl.toml.5")));
+        faults.extend(listed.difference(&keys).map(|key| format!("man/repl.toml.5 has {key} in {table}")));
+    }
+    none("keys and repl.toml(5) differ", &faults);
+}
+
+/// Keys that stand in a page under a table's name: in the heads of lists, or on lines of their own behind a head or a name.
+fn page_keys(page: &str, table: &str) -> BTreeSet<String> {
+    let is_name = |line: &&str| *line == format!(".Ss {table}") || *line == format!(".Ic {table}");
+    let begins = |line: &&str| {
+        line.starts_with(".Ss ")
+            || line.starts_with(".Sh ")
+            || line.starts_with(".Ic [")
+            || line.starts_with(".Bl -column")
+    };
+    let mut lines = page.lines();
+    let mut found = BTreeSet::new();
+    while lines.by_ref().any(|line| is_name(&line)) {
+        let mut is_list = false;
+        for line in lines.clone().take_while(|line| !begins(line)) {
+            let is_one = line.starts_with(".It Ic ") || (is_list && line.starts_with(".Ic "));
+            if is_one {
+                let words = line.trim_start_matches('.').split_whitespace().skip_while(|word| *word != "Ic").skip(1);
+                let words = words.take_while(|word| *word != "No").filter(|word| *word != ",");
+                found.extend(words.map(str::to_owned));
+            }
+            is_list = (is_list && is_one) || [".It", ".It value", ".It array", ".It boolean"].contains(&line);
+        }
+    }
+    found
 }
 
 #[test]

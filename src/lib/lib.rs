@@ -77,6 +77,8 @@
 //! | a standby or an archive does not follow a timeline | [`engine::log`] (which segments are one history), [`rule::scheme::postgres`] |
 //! | a state file looks odd | [`engine::site`] (what is in `.repl`), [`edge::journal`] and [`edge::slots`] (how it survives a crash) |
 //! | a key may do too little or too much | [`cli::restrict`] |
+//! | a flag that nobody gave, or a file's that does not hold | `--print-config`; who gives way to whom: [`cli::config`], its `merge`; keys for operands: its `feed` |
+//! | a configuration is refused (2) | its text: [`rule::config`]; who may write it: [`edge::trusted`] |
 //! | a server's recovery stops: "could not restore file" | [`engine::fetch`]: when it says "no such segment", and when 126 |
 //! | a recovery is refused (3, 6), or ends elsewhere than it should | [`engine::recover`], its `prove`: which base, which log, which end |
 //! | a target is refused (13), marked for ever (5), or begun anew | [`engine::recover::place`]: the marker, its steps, its lock; `lay` beside it: what is copied again |
