@@ -11,6 +11,7 @@ mod tree;
 
 mod apply;
 mod base;
+mod config;
 mod faults;
 mod feed;
 mod fetch;

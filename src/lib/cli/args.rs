@@ -63,7 +63,8 @@ pub fn ssh_options(identities: &[PathBuf]) -> Result<ssh::Options> {
 }
 
 /// Prints the completions of a command for a shell.
-pub fn completions(mut command: Command, shell: Shell) -> Result<()> {
+pub fn completions(command: Command, shell: Shell) -> Result<()> {
+    let mut command = super::config::complete(command);
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);

@@ -111,7 +111,7 @@ fn variables() -> Vec<(String, OsString)> {
 }
 
 /// The command with the flags that every command has.
-fn complete(command: Command) -> Command {
+pub fn complete(command: Command) -> Command {
     let has_set = command.get_arguments().any(|arg| arg.get_long() == Some("set"));
     let file = Arg::new("config").short('c').long("config").value_name("FILE").global(true);
     let file = file.value_parser(value_parser!(PathBuf)).help("Read the configuration from this file: repl.toml(5)");

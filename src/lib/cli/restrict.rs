@@ -50,6 +50,10 @@ pub fn parse(line: &str, command: &str, root: &Path) -> Result<Asked> {
                 }
                 continue;
             }
+            if let Some(path) = word.strip_prefix("--config=") {
+                asked.config = Some(path.into());
+                continue;
+            }
             let option = match word.split_once('=') {
                 Some((name, _)) if WITH_VALUE.contains(&name) => word,
                 None if WITHOUT.contains(&word.as_str()) => word,
@@ -116,6 +120,9 @@ mod tests {
         assert_eq!(asked("/usr/bin/repl-apply --position /archive/a/b").unwrap().directory, Some("a/b".into()));
         assert_eq!(asked("repl-apply -- a").unwrap().directory, Some("a".into()));
         assert_eq!(asked("repl-apply --acks").unwrap().directory, None);
+        for line in ["repl-apply -c /etc/a", "repl-apply --config /etc/a", "repl-apply --config=/etc/a x"] {
+            assert_eq!(asked(line).unwrap().config.as_deref(), Some(Path::new("/etc/a")), "{line}");
+        }
     }
 
     #[test]

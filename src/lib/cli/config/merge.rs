@@ -62,7 +62,7 @@ pub(super) struct Merged {
     /// What the line itself gives.
     pub(super) line: Given,
     /// What was added and has not given way.
-    pub(super) added: Vec<Addition>,
+    added: Vec<Addition>,
     program: OsString,
 }
 
@@ -175,9 +175,14 @@ impl Merged {
 
     /// Everything that is given.
     pub(super) fn given(&self) -> Given {
-        let mut added: Vec<_> = self.added.iter().collect();
+        self.line.with(self.ranked().into_iter().map(|addition| &addition.word))
+    }
+
+    /// What was added and gives something, the lowest rank first.
+    pub(super) fn ranked(&self) -> Vec<&Addition> {
+        let mut added: Vec<_> = self.added.iter().filter(|addition| !addition.word.values.is_empty()).collect();
         added.sort_by_key(|addition| addition.origin.rank());
-        self.line.with(added.into_iter().map(|addition| &addition.word).filter(|word| !word.values.is_empty()))
+        added
     }
 
     /// The last value of a flag.

@@ -33,8 +33,8 @@ pub(super) fn print(command: &Command, merged: &Merged, mut config: Config, set:
             }
         }
     }
-    let own = merged.added.iter().filter(|added| !matches!(added.origin, Origin::Top(..))).map(|added| &added.word);
-    let own: Vec<&Word> = own.filter(|word| !word.values.is_empty()).chain(&merged.line.words).collect();
+    let added = merged.ranked().into_iter().filter(|added| !matches!(added.origin, Origin::Top(..)));
+    let own: Vec<&Word> = added.map(|added| &added.word).chain(&merged.line.words).collect();
     let args = all(command, &merged.line.chain);
     for word in own.into_iter().filter(|word| word.id != "set") {
         let Some(long) = word.long.as_ref().filter(|long| !NEVER.contains(&long.as_str())) else {

@@ -22,7 +22,8 @@ impl Config {
             ("archive", path(&self.archive)),
             ("state", path(&self.state)),
         ];
-        out += &top.iter().map(|(key, text)| line(key, text.as_deref())).collect::<String>();
+        // Names and paths hold no secret, and a mask would make other ones of them.
+        out += &top.iter().map(|(key, text)| named(key, text.as_deref())).collect::<String>();
         for (name, content) in &self.commands {
             let keys: String = content.iter().map(|(key, value)| format!("{key} = {}\n", value.print())).collect();
             let remarks: String = remarks.iter().filter(|_| name == table).map(|text| format!("# {text}\n")).collect();
@@ -33,7 +34,7 @@ impl Config {
         }
         out += &section("server", &self.server());
         out += &section("hooks", &self.hooks.iter().map(|(point, text)| line(point, Some(text))).collect::<String>());
-        out + &self.sites.iter().map(Site::print).collect::<String>()
+        out + &self.sites.iter().map(|site| site.print(self.set.as_deref())).collect::<String>()
     }
 
     fn server(&self) -> String {
@@ -50,13 +51,16 @@ impl Config {
 }
 
 impl Site {
-    fn print(&self) -> String {
+    /// With what runs its receiver by default as a comment, where the set is known.
+    fn print(&self, set: Option<&str>) -> String {
         let texts = [("address", &self.address), ("rsh", &self.rsh), ("via", &self.via), ("config", &self.config)];
         let texts: String = texts.iter().map(|(key, text)| line(key, text.as_deref())).collect();
+        let via = set.filter(|_| self.via.is_none()).and_then(|set| self.via(set).ok());
+        let via = line("# via", via.as_deref());
         let Site { priority, votes, acks, enabled, .. } = self;
         format!(
-            "\n[[site]]\n{}{texts}priority = {priority}\nvotes = {votes}\nacks = {acks}\nenabled = {enabled}\n",
-            line("name", Some(&self.name)),
+            "\n[[site]]\n{}{texts}{via}priority = {priority}\nvotes = {votes}\nacks = {acks}\nenabled = {enabled}\n",
+            named("name", Some(&self.name)),
         )
     }
 }
@@ -76,14 +80,22 @@ fn section(name: &str, content: &str) -> String {
     if content.is_empty() { String::new() } else { format!("\n[{name}]\n{content}") }
 }
 
-fn line(key: &str, text: Option<&str>) -> String {
-    text.map(|text| format!("{key} = {}\n", quoted(text))).unwrap_or_default()
+fn named(key: &str, text: Option<&str>) -> String {
+    text.map(|text| format!("{key} = {}\n", string(text))).unwrap_or_default()
 }
 
-/// A string in TOML, on one line, with its secrets masked.
+fn line(key: &str, text: Option<&str>) -> String {
+    named(key, text.map(mask).as_deref())
+}
+
 fn quoted(text: &str) -> String {
+    string(&mask(text))
+}
+
+/// A string in TOML, on one line.
+fn string(text: &str) -> String {
     let mut out = String::from("\"");
-    for c in mask(text).chars() {
+    for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             c if c.is_control() => out += &format!("\\u{:04X}", u32::from(c)),

@@ -174,7 +174,7 @@ fn optional(text: &str) -> Vec<(usize, usize)> {
             found.push((begin, begin + word.len()));
             continue;
         }
-        let base = word.rsplit('/').next().unwrap_or_default();
+        let base = word.rsplit(['/', '=']).next().unwrap_or_default();
         if let Some((name, ..)) = OPTIONS.iter().find(|(name, ..)| base.starts_with(name)) {
             program = name;
         }
@@ -211,6 +211,7 @@ mod tests {
             ("curl -ume:x https://b", "curl -u* https://b"),
             ("mysql -px -h b; ssh -p22 c", "mysql -p* -h b; ssh -p* c"),
             ("/usr/bin/mariadb-admin -px shutdown", "/usr/bin/mariadb-admin -p* shutdown"),
+            ("on-error=curl -u me:x b", "on-error=curl -u * b"),
             ("sshpass -p x ssh b", "sshpass -p * ssh b"),
             ("psql postgres://me:x@b:5/c", "psql postgres://me:*@b:5/c"),
             ("postgres://me:x@y@b", "postgres://me:*@b"),

@@ -100,6 +100,7 @@ fn what_is_printed_is_read_back() {
     config.lines.clear();
     again.lines.clear();
     assert_eq!(again, config);
+    assert!(text.contains("\n# via = \"ssh -T repl@venus 'repl-apply --acks -c /etc/repl/orders.toml'\"\n"), "{text}");
     assert_eq!(Config::default().print("ship", &[]), "");
     assert_eq!(read("").unwrap(), Config::default());
 }
@@ -110,6 +111,8 @@ fn secrets_are_not_printed() {
     let printed = read(text).unwrap().print("ship", &[]);
     assert!(!printed.contains("hidden") && printed.contains("PGPASSWORD=******** pg_ctl stop"), "{printed}");
     assert_eq!(read(&printed).unwrap().print("ship", &[]), printed);
+    let names = "set = \"token=a\"\npattern = \"token=%S\"\nlogdir = \"/pwd=a\"\n";
+    assert_eq!(read(names).unwrap().print("ship", &[]), names);
 }
 
 #[test]
