@@ -216,7 +216,7 @@ fn rare_frames_of_version_1_are_read_and_written_as_ever() {
 fn lines_of_the_back_channel_are_read_and_written_as_ever() {
     let welcome = |set: &str, engine: &str, site: &str, epoch: u64, at: &str| {
         let at = at.parse().unwrap();
-        Line::Welcome(Welcome { set: set.into(), engine: engine.into(), site: site.into(), epoch, at })
+        Line::Welcome(Welcome { set: set.into(), engine: engine.into(), site: site.into(), epoch, at, feeds: false })
     };
     let ack = |received: &str, flushed: &str, applied: Option<&str>| {
         let level = |at: &str| Some(position(at));

@@ -68,7 +68,10 @@ fn check_litter(rig: &Rig, last: u64) {
         assert!(known.contains(&name.as_str()), "litter: {name}");
     }
     for name in files(&rig.path("state")) {
-        assert!(["lock", "segments.jsonl", "status.json"].contains(&name.as_str()), "litter: {name}");
+        assert!(
+            ["lag.jsonl", "lock", "segments.jsonl", "status.json", "wait"].contains(&name.as_str()),
+            "litter: {name}"
+        );
     }
 }
 

@@ -12,11 +12,12 @@ use repl::cli::{args, config, narrate};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link;
-use repl::edge::signal::Stop;
+use repl::edge::signal::{Stop, Wish};
 use repl::engine::log;
 use repl::engine::note::{Monitor, Note};
 use repl::engine::ship::ledger::Ledger;
-use repl::engine::ship::{self, Only, Options, Shipping, Status, To};
+use repl::engine::ship::status::About;
+use repl::engine::ship::{self, Calls, Only, Options, Receiver, Shipping, Status, To};
 use repl::rule::scheme::Scheme;
 use repl::value::exit::{Code, Failure, code_of, fail};
 
@@ -48,21 +49,15 @@ fn run(line: Line<Args>) -> Result<()> {
     if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
-    let to = match (args.far()?, &args.acks) {
-        (Some(far), _) => To::Via(far),
-        (None, Some(fifo)) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
-        (None, None) => To::Output(link::stream_output()?),
-    };
+    let receivers = receivers(&args)?;
     let state = state(&args, &set, &logdir, &monitor)?;
     let mut ledger = Ledger::in_memory();
-    let mut status = None;
+    let mut keeps_state = false;
     if let Some(state) = &state {
         match Ledger::open(state, &scheme) {
             Ok(kept) if only.is_some() => ledger = kept,
             Ok(kept) => {
-                let receiver = args.receiver();
-                let log = logdir.display().to_string();
-                status = Some(Status::new(state.try_clone()?, &log, &scheme.engine().to_string(), &set, &receiver));
+                keeps_state = true;
                 ledger = kept;
             }
             // Another sender keeps this state; what it remembers is not needed to ship.
@@ -75,14 +70,43 @@ fn run(line: Line<Args>) -> Result<()> {
     let epoch = log::epoch(&dir, state.as_ref())?;
     let site = config.and_then(|config| config.site).unwrap_or_default();
     let options = Options { site, ..args.options(scheme, set, epoch, only) };
+    let status = match state.as_ref().filter(|_| keeps_state) {
+        Some(state) => Some(Status::open(state.try_clone()?, about(&options, &logdir))),
+        None => None,
+    };
     let bell = Bell::new();
     let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
-    ship::run(
-        &dir,
-        to,
-        &options,
-        Shipping { ledger: &mut ledger, status, release, state: state.as_ref(), bell, stop: &stop, monitor: &monitor },
-    )
+    let look = Wish::look(bell.clone()).context("cannot catch signals")?;
+    let calls = Calls { bell, stop: &stop, look, reload: None };
+    let shipping = Shipping { ledger, status, release, state: state.as_ref(), calls, monitor: &monitor };
+    ship::run(&dir, receivers, &options, shipping)
+}
+
+/// To whom: commands, other machines, or the pipeline that the shell has built.
+fn receivers(args: &Args) -> Result<Vec<Receiver>> {
+    let receivers = args.receivers()?;
+    if !receivers.is_empty() {
+        return Ok(receivers);
+    }
+    let to = match &args.acks {
+        Some(fifo) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
+        None => To::Output(link::stream_output()?),
+    };
+    let acks = args.acks.is_some();
+    Ok(vec![Receiver { acks, ..Receiver::new("standard output", to) }])
+}
+
+/// What the status tells of this sender.
+fn about(options: &Options, logdir: &Path) -> About {
+    About {
+        log: logdir.display().to_string(),
+        scheme: options.scheme.clone(),
+        set: options.set.clone(),
+        site: options.site.clone(),
+        epoch: options.epoch,
+        heartbeat: options.heartbeat,
+        ack_timeout: options.ack_timeout,
+    }
 }
 
 /// The log directory, and the file name that `--segment` gives.

@@ -14,3 +14,4 @@ pub mod role;
 pub mod ship;
 pub mod sync;
 pub mod verify;
+pub mod wait;

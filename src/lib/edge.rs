@@ -18,6 +18,7 @@ pub mod program;
 pub mod read;
 pub mod signal;
 pub mod slots;
+pub mod socket;
 pub mod ssh;
 pub mod stillness;
 pub mod tree;

@@ -18,3 +18,4 @@ pub mod ship;
 pub mod site;
 pub mod sync;
 pub mod verify;
+pub mod wait;

@@ -18,7 +18,9 @@
 //! ```
 //!
 //! *Source* reads the safe extent of each segment, in order: complete, checked records that are on the master's own disk.
-//! *Lane* is one connection: it proves where the receiver stands by a digest, then sends what the source hands out.
+//! *Lane* is one connection: it proves where the receiver stands by a digest, then sends what the source hands out. With
+//! many receivers there are many lanes; those that are up to date share one source, the *tap*. What each receiver has said
+//! stands on the *board*, by which policies, status and waiting go.
 //! *Land* puts bytes at their offset in the segment's own name, and compares where there are bytes already. *Commit* makes
 //! them durable in groups; only then does the *site* move its position, and only then is there an acknowledgement. *Feed*
 //! runs the database's own apply, over durable bytes, behind it all and never in the way of it.
@@ -67,6 +69,8 @@
 //! | shipping stands still though the file grows | the scanner of the engine in [`rule::scheme`]: the file's end is not the log's end |
 //! | the master's directory is read wrongly | [`engine::ship`], its `source` |
 //! | the link comes and goes | [`engine::ship`] (back-off), [`edge::link`] (time-outs) |
+//! | one receiver holds up others, or is read for twice | [`engine::ship`], its `tap` (who reads) and `fleet` (who starts and ends whom) |
+//! | `repl-wait` returns too early, too late, never | [`rule::quorum`] (whose word is needed), the `board` of [`engine::ship`] (whose word counts), [`engine::ship::wait`] |
 //! | a host key or a login is refused | [`edge::ssh`], its `host_key` and `login` |
 //! | a frame is refused (6) | [`rule::stream`]; bytes on the wire: repl-stream(5) |
 //! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |

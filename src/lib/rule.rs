@@ -1,9 +1,11 @@
 //! Floor 1: rules. Bytes and values in, values out: no path is opened, no clock is read, no environment is asked.
 
+pub mod asking;
 pub mod config;
 pub mod digests;
 pub mod known_hosts;
 pub mod pattern;
+pub mod quorum;
 pub mod retention;
 pub mod scheme;
 pub mod stream;

@@ -12,6 +12,7 @@ mod tree;
 mod apply;
 mod base;
 mod config;
+mod fan_out;
 mod faults;
 mod feed;
 mod fetch;
@@ -29,6 +30,7 @@ mod ssh_url;
 mod stream;
 mod sync;
 mod verify;
+mod wait;
 
 /// A master that is a Berkeley DB environment of several log files, with so many rows.
 fn made_by_berkeley_db(rig: &rig::Rig, rows: u32) {

@@ -219,11 +219,10 @@ fn a_url_that_cannot_be_meant_is_refused() {
         ("--to ssh://-oProxyCommand=x/d", "not a host"),
         ("--to h:/d", "expected ssh://"),
         ("--to ssh://h", "names no directory"),
-        ("--to ssh://h/d --via x", "cannot be used with"),
         ("--to ssh://h/d --acks x", "cannot be used with"),
         ("--to ssh://h/d --from oldest", "cannot be used with"),
-        ("--via x -i key", "cannot be used with"),
-        ("--via x --remote-command y", "cannot be used with"),
+        ("--via x -i key", "--to <URL>"),
+        ("--via x --remote-command y", "--to <URL>"),
         ("-i key", "--to <URL>"),
     ] {
         home.run(&format!("$SHIP --pattern log.%S {arguments} master")).fails(2, says);

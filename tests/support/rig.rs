@@ -22,11 +22,13 @@ pub const ROLE: &str = env!("CARGO_BIN_EXE_repl-role");
 pub const SYNC: &str = env!("CARGO_BIN_EXE_repl-sync");
 pub const BASE: &str = env!("CARGO_BIN_EXE_repl-base");
 pub const RECOVER: &str = env!("CARGO_BIN_EXE_repl-recover");
+pub const WAIT: &str = env!("CARGO_BIN_EXE_repl-wait");
 
 /// All of them, each with the variable by which scripts find it.
-pub const COMMANDS: [(&str, &str); 9] = [
+pub const COMMANDS: [(&str, &str); 10] = [
     ("SHIP", SHIP),
     ("APPLY", APPLY),
+    ("WAIT", WAIT),
     ("VERIFY", VERIFY),
     ("FETCH", FETCH),
     ("PRUNE", PRUNE),
@@ -212,6 +214,11 @@ impl Running {
         command.stdout(Stdio::piped()).stderr(fs::File::create(&err).unwrap());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Running { child: command.spawn().unwrap(), out, err }
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -22,19 +22,23 @@ pub fn monitor(command: &'static str, talk: &Talk) -> Monitor {
     let told = Mutex::new(String::new());
     Arc::new(move |note| {
         service.tell(&note);
+        let (site, note) = match note {
+            Note::Of(site, note) => (format!("{site}: "), *note),
+            note => (String::new(), note),
+        };
         match note {
             Note::Warning(_) if quiet => {}
-            Note::Warning(text) => bar.suspend(|| say(command, &text)),
+            Note::Warning(text) => bar.suspend(|| say(command, &format!("{site}{text}"))),
             Note::Progress { sent, left } => bar.show(sent, left),
-            note if verbose => tell_once(command, &told, note),
+            note if verbose => tell_once(command, &told, &site, note),
             _ => {}
         }
     })
 }
 
 /// Says a note unless it would repeat the line before: a busy log is up to date many times in a second.
-fn tell_once(command: &str, told: &Mutex<String>, note: Note) {
-    let Some(text) = words(note) else {
+fn tell_once(command: &str, told: &Mutex<String>, site: &str, note: Note) {
+    let Some(text) = words(note).map(|text| format!("{site}{text}")) else {
         return;
     };
     let mut told = told.lock();
@@ -51,7 +55,7 @@ fn words(note: Note) -> Option<String> {
         Note::UpToDate(Some(time)) => format!("up to date until {}", time.narrate()),
         Note::UpToDate(None) => "up to date".to_owned(),
         Note::Detail(text) => text,
-        Note::Progress { .. } | Note::Warning(_) | Note::Ready | Note::Alive => return None,
+        Note::Progress { .. } | Note::Warning(_) | Note::Of(..) | Note::Ready | Note::Alive => return None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser};
 use clap_complete::Shell;
 
 use super::args::{self, Log, Talk};
@@ -14,7 +14,8 @@ use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::release::Release;
 use crate::engine::ship::outlet::Compress;
-use crate::engine::ship::{Ack, Only, Options};
+use crate::engine::ship::{Only, Options, Receiver, To};
+use crate::rule::quorum::Policy;
 use crate::rule::scheme::{Engine, Scheme};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::{Bookmark, Start};
@@ -24,7 +25,7 @@ use crate::value::units;
 
 /// Read the log in LOGDIR and ship it to standard output, or to a command that is kept running
 #[derive(Parser, Debug)]
-#[command(name = "repl-ship", version, help_expected = true)]
+#[command(name = "repl-ship", version, help_expected = true, group = ArgGroup::new("far").multiple(true))]
 pub struct Args {
     /// Directory with the log; only read, never written to
     #[arg(value_name = "LOGDIR", required_unless_present_any = ["segment", "completions"], conflicts_with = "segment")]
@@ -50,32 +51,32 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub segment: Option<PathBuf>,
 
-    /// Start this command as the receiver, read its acknowledgements, and keep it running
+    /// Start this command as a receiver, read its acknowledgements, and keep it running (may be repeated)
     #[arg(long, value_name = "CMD", group = "far", conflicts_with = "acks")]
-    pub via: Option<String>,
+    pub via: Vec<String>,
 
     /// Log in at ssh://USER@HOST:PORT/DIR (user and port may be left out), run 'repl-apply --acks DIR' there, and keep it
-    /// running as with --via
+    /// running as with --via (may be repeated)
     #[arg(long, value_name = "URL", value_parser = SshUrl::parse, group = "far", conflicts_with = "acks")]
-    pub to: Option<SshUrl>,
+    pub to: Vec<SshUrl>,
 
     /// What is run there instead of repl-apply; words of a shell
-    #[arg(long, value_name = "CMD", default_value = "repl-apply", requires = "to", conflicts_with = "via")]
+    #[arg(long, value_name = "CMD", default_value = "repl-apply", requires = "to")]
     pub remote_command: String,
 
     /// Log in with the private key in this file (may be repeated) [default: the agent's keys, then those in ~/.ssh]
-    #[arg(short, long, value_name = "FILE", requires = "to", conflicts_with = "via")]
+    #[arg(short, long, value_name = "FILE", requires = "to")]
     pub identity: Vec<PathBuf>,
 
     /// Read the receiver's acknowledgements from this fifo
     #[arg(long, value_name = "FIFO")]
     pub acks: Option<PathBuf>,
 
-    /// Which acknowledgements -S and --segment wait for
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = AckArg::All)]
-    pub ack: AckArg,
+    /// Whose acknowledgements make log durable enough: none, one, one-peer, quorum, all, all-peers or all-available
+    #[arg(long, value_name = "POLICY", default_value = "all", value_parser = Policy::parse)]
+    pub ack: Policy,
 
-    /// How long to wait for them
+    /// How long a boundary, and at the end -S and --segment, wait for them
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::positive_duration)]
     pub ack_timeout: Duration,
 
@@ -145,21 +146,6 @@ pub struct Args {
     pub completions: Option<Shell>,
 }
 
-/// See [`Ack`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum AckArg {
-    /// Wait for none
-    None,
-    /// One receiver
-    One,
-    /// A majority of all sites, this one included
-    Quorum,
-    /// All receivers
-    All,
-    /// All that are connected
-    AllAvailable,
-}
-
 /// How to compress, as an argument.
 pub fn compress(text: &str) -> Result<Compress, String> {
     match text.split_once(':') {
@@ -175,26 +161,19 @@ pub fn compress(text: &str) -> Result<Compress, String> {
 }
 
 impl Args {
-    /// The receiver that is to be started, if one is.
-    pub fn far(&self) -> Result<Option<Far>> {
-        let Some(url) = &self.to else {
-            return Ok(self.via.clone().map(Far::Command));
-        };
-        let Some(dir) = &url.path else {
-            return fail(Code::Usage, format!("--to {url} names no directory there"));
-        };
-        let options = args::ssh_options(&self.identity)?;
-        let command = format!("{} --acks {}", self.remote_command, shell_words::quote(dir));
-        Ok(Some(Far::Ssh { url: url.clone(), command, options }))
-    }
-
-    /// What the receiver is called in the state directory.
-    pub fn receiver(&self) -> String {
-        match (&self.via, &self.to) {
-            (Some(command), _) => command.clone(),
-            (None, Some(url)) => url.to_string(),
-            (None, None) => "standard output".to_owned(),
+    /// The receivers that are to be started.
+    pub fn receivers(&self) -> Result<Vec<Receiver>> {
+        let via = |command: &String| Receiver::new(command, To::Via(Far::Command(command.clone())));
+        let mut receivers: Vec<_> = self.via.iter().map(via).collect();
+        for url in &self.to {
+            let Some(dir) = &url.path else {
+                return fail(Code::Usage, format!("--to {url} names no directory there"));
+            };
+            let options = args::ssh_options(&self.identity)?;
+            let command = format!("{} --acks {}", self.remote_command, shell_words::quote(dir));
+            receivers.push(Receiver::new(&url.to_string(), To::Via(Far::Ssh { url: url.clone(), command, options })));
         }
+        Ok(receivers)
     }
 
     /// How log is given up at the master. `warning` is what is wrong with how the engine removes log by itself.
@@ -253,13 +232,7 @@ impl Args {
             bwlimit: self.bwlimit,
             poll: self.poll.unwrap_or(Duration::from_secs(1)),
             watch: self.poll.is_none(),
-            ack: match self.ack {
-                AckArg::None => Ack::None,
-                AckArg::One => Ack::One,
-                AckArg::Quorum => Ack::Quorum,
-                AckArg::All => Ack::All,
-                AckArg::AllAvailable => Ack::AllAvailable,
-            },
+            ack: self.ack,
             ack_timeout: self.ack_timeout,
             heartbeat: self.heartbeat,
             timeout: self.timeout,

@@ -159,6 +159,7 @@ fn welcome(state: &Dir, origin: Option<&Origin>, holding: Option<Holding>, optio
         site: options.site.clone(),
         epoch: site::epoch(state)?,
         at: holding.map_or(Start::Oldest, |holding| Start::At(holding.bookmark())),
+        feeds: options.feed.is_some(),
     })
 }
 

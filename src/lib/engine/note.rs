@@ -25,6 +25,8 @@ pub enum Note {
     Warning(String),
     /// A detail for those who ask.
     Detail(String),
+    /// A note about one of several receivers.
+    Of(String, Box<Note>),
     /// Ready: the other end has been found.
     Ready,
     /// Alive: the main loop has come round.

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::ledger::Ledger;
+use super::Only;
+use super::berth::Berth;
 use super::outlet::Outlet;
+use super::reader::Reader;
+use super::source::Piece;
 use super::source::locate::Located;
-use super::source::{Piece, Source};
 use super::tracker::Tracker;
-use super::{Ack, Only, Options};
-use crate::edge::bell::Bell;
 use crate::edge::clock;
-use crate::edge::signal::Stop;
-use crate::engine::note::{Monitor, Note};
+use crate::engine::note::Note;
+use crate::rule::quorum::Policy;
 use crate::rule::stream::message::{Begin, Message, Previous};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::position::{Position, Segment, Start};
@@ -23,21 +23,17 @@ use crate::value::time::Time;
 
 /// Everything that one connection works with.
 pub(super) struct Lane<'a, W> {
-    pub(super) source: Source,
+    pub(super) reader: Reader<'a>,
     pub(super) outlet: Outlet<W>,
     pub(super) tracker: Option<&'a Tracker>,
-    pub(super) ledger: &'a mut Ledger,
-    pub(super) options: &'a Options,
-    pub(super) bell: &'a Bell,
-    pub(super) stop: &'a Stop,
-    pub(super) monitor: &'a Monitor,
-    /// Called at each heartbeat, with where shipping is and the log's end.
-    pub(super) pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
+    pub(super) berth: &'a Berth<'a>,
     sent: u64,
     beat: Instant,
     listed: Instant,
     time: Option<Time>,
     is_current: bool,
+    /// Whether the receiver's place was proven.
+    is_placed: bool,
     /// Aux files that were sent, and remarks that were made.
     told: BTreeSet<String>,
 }
@@ -53,67 +49,56 @@ enum Next {
 }
 
 impl<'a, W: Write> Lane<'a, W> {
-    #[allow(clippy::too_many_arguments, reason = "the parts of a connection, named once, at its one construction")]
     pub(super) fn new(
-        source: Source,
+        reader: Reader<'a>,
         outlet: Outlet<W>,
         tracker: Option<&'a Tracker>,
-        ledger: &'a mut Ledger,
-        options: &'a Options,
-        bell: &'a Bell,
-        stop: &'a Stop,
-        monitor: &'a Monitor,
-        pulse: &'a mut dyn FnMut(Option<Position>, Option<Position>) -> Result<()>,
+        berth: &'a Berth<'a>,
     ) -> Lane<'a, W> {
         let now = Instant::now();
-        let (sent, beat, listed, time, is_current) = (0, now, now, None, false);
         Lane {
-            source,
+            reader,
             outlet,
             tracker,
-            ledger,
-            options,
-            bell,
-            stop,
-            monitor,
-            pulse,
-            sent,
-            beat,
-            listed,
-            time,
-            is_current,
+            berth,
+            sent: 0,
+            beat: now,
+            listed: now,
+            time: None,
+            is_current: false,
+            is_placed: false,
             told: BTreeSet::new(),
         }
     }
 
     /// Ships from where the receiver stands to the end: of what is there (`-S`), of the limit, or of this process.
     pub(super) fn run(mut self, start: Start) -> Result<()> {
-        if let Some(Only::Aux(_)) = self.options.only {
+        if let Some(Only::Aux(_)) = self.berth.options.only {
             self.send_aux()?;
             return self.finish();
         }
         if !self.begin(start)? {
             return self.finish();
         }
-        (self.monitor)(Note::Ready);
+        (self.berth.monitor)(Note::Ready);
         // A writer that is never idle must not keep us from ending: what comes after the end was asked for is not ours.
         let mut last = None;
         loop {
             self.check_receiver()?;
-            (self.monitor)(Note::Alive);
-            let is_ending = self.options.once || self.stop.is_asked();
+            (self.berth.monitor)(Note::Alive);
+            let is_ending = self.berth.options.once || self.berth.orders.is_ending();
             // The one segment that is shipped alone is finished: all of its file counts.
-            if last.is_none() && is_ending && self.options.only.is_none() {
-                last = self.source.end()?;
+            if last.is_none() && is_ending && self.berth.options.only.is_none() {
+                last = self.goal()?;
             }
             // But a boundary is told with the bytes before it: without it they would not be fed.
-            if last.is_some() && self.source.position() > last && !self.source.owes_mark() {
+            if last.is_some() && self.reader.position() > last && !self.reader.owes_mark() {
                 return self.finish();
             }
             let next = self.ship_one();
-            if let Some(text) = self.source.remark().filter(|text| !self.told.contains(text)) {
+            if let Some(text) = self.reader.remark().filter(|text| !self.told.contains(text)) {
                 self.told.insert(text.clone());
-                (self.monitor)(Note::Warning(text));
+                (self.berth.monitor)(Note::Warning(text));
             }
             if next.is_err() {
                 // What comes before a gap or damage is good; the verdict matters more than a link that is gone, too.
@@ -123,18 +108,32 @@ impl<'a, W: Write> Lane<'a, W> {
                 Next::More => {}
                 Next::Finish => return self.finish(),
                 Next::Wait => {
-                    self.ledger.sync()?;
+                    self.berth.ledger.sync()?;
                     self.report_current();
-                    if self.options.once || self.stop.is_asked() {
+                    if self.berth.options.once || self.berth.orders.is_ending() {
                         return self.finish();
                     }
+                    self.reader.rest();
                     self.wait()?;
                 }
             }
-            if self.beat.elapsed() >= self.options.heartbeat {
+            if self.beat.elapsed() >= self.berth.options.heartbeat {
                 self.heartbeat()?;
             }
         }
+    }
+
+    /// Where to end: where the log ended when the end was asked for. With `-S` all lanes end at the same place.
+    fn goal(&mut self) -> Result<Option<Position>> {
+        let goal = &self.berth.goal.end;
+        if !self.berth.options.once {
+            return self.reader.end();
+        }
+        if let (None, Some(end)) = (goal.get(), self.reader.end()?) {
+            // Another lane may have been faster: then that is the end for all.
+            let _ = goal.set(end);
+        }
+        Ok(goal.get().copied())
     }
 
     /// Finds the receiver's place; false when there is no log and none is waited for.
@@ -146,21 +145,22 @@ impl<'a, W: Write> Lane<'a, W> {
             if let Start::At(mark) = start {
                 return fail(Code::Gap, format!("gap: the receiver holds {mark}, and there is no log here at all"));
             }
-            if self.options.once || self.stop.is_asked() {
+            if self.berth.options.once || self.berth.orders.is_ending() {
                 return Ok(false);
             }
             self.check_receiver()?;
-            (self.monitor)(Note::Alive);
+            (self.berth.monitor)(Note::Alive);
             self.wait()?;
-            if self.beat.elapsed() >= self.options.heartbeat {
+            if self.beat.elapsed() >= self.berth.options.heartbeat {
                 self.heartbeat()?;
             }
         };
         self.send_aux()?;
         match located {
             Located::Here(begin) => {
-                (self.monitor)(Note::FoundPosition(begin.position));
+                (self.berth.monitor)(Note::FoundPosition(begin.position));
                 self.send_begin(begin)?;
+                self.place();
                 Ok(true)
             }
             // The receiver judges by its own bytes, and may be told to set them aside.
@@ -171,12 +171,20 @@ impl<'a, W: Write> Lane<'a, W> {
         }
     }
 
+    /// The receiver's place is proven: from now on its word counts.
+    fn place(&mut self) {
+        self.is_placed = true;
+        if let Some(at) = self.reader.position() {
+            self.berth.board.placed(self.berth.id, at);
+        }
+    }
+
     /// Looks for the receiver's place. Proving it may mean to read much: heartbeats go out meanwhile.
     fn locate(&mut self, start: Start) -> Result<Option<Located>> {
-        let Lane { source, outlet, ledger, options, beat, monitor, .. } = self;
-        source.locate(start, ledger, &mut |end| {
-            (monitor)(Note::Alive);
-            if beat.elapsed() < options.heartbeat {
+        let Lane { reader, outlet, berth, beat, .. } = self;
+        reader.locate(start, berth.ledger, &mut |end| {
+            (berth.monitor)(Note::Alive);
+            if beat.elapsed() < berth.options.heartbeat {
                 return Ok(());
             }
             *beat = Instant::now();
@@ -188,7 +196,7 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Waits for the receiver's own verdict, where it can tell it.
     fn refused(&mut self, why: String) -> Result<bool> {
         self.outlet.flush()?;
-        let deadline = Instant::now() + self.options.timeout;
+        let deadline = Instant::now() + self.berth.options.timeout;
         while let Some(tracker) = self.tracker
             && Instant::now() < deadline
         {
@@ -196,9 +204,13 @@ impl<'a, W: Write> Lane<'a, W> {
                 return ended.error();
             }
             if tracker.has_gone_back() {
+                self.place();
                 return Ok(true);
             }
-            self.bell.wait_until(deadline.min(Instant::now() + Duration::from_millis(500)));
+            if self.berth.orders.is_ending() {
+                break;
+            }
+            self.berth.orders.bell.wait_until(deadline.min(Instant::now() + Duration::from_millis(500)));
         }
         Err(Failure::new(Code::Diverged, why)
             .hint("look at both; then repl-apply --set-aside keeps the replica's tail under .repl/set-aside, or resync")
@@ -207,8 +219,8 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Small files beside the log come before the segments that need them.
     fn send_aux(&mut self) -> Result<()> {
-        for (name, bytes) in self.source.aux()? {
-            let is_wanted = match &self.options.only {
+        for (name, bytes) in self.reader.aux()? {
+            let is_wanted = match &self.berth.options.only {
                 Some(Only::Aux(only)) => *only == name,
                 _ => true,
             };
@@ -220,7 +232,7 @@ impl<'a, W: Write> Lane<'a, W> {
     }
 
     fn send_begin(&mut self, begin: Begin) -> Result<()> {
-        (self.monitor)(Note::Processing(begin.position.segment));
+        (self.berth.monitor)(Note::Processing(begin.position.segment));
         self.outlet.send(&Message::Begin(begin))
     }
 
@@ -233,8 +245,9 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Ships the next piece.
     fn ship_one(&mut self) -> Result<Next> {
-        let Lane { source, outlet, ledger, .. } = self;
-        match source.next(ledger)? {
+        let Lane { reader, outlet, berth, .. } = self;
+        let before = reader.position();
+        match reader.next(berth.ledger)? {
             Piece::Data { offset, bytes } => {
                 outlet.data(offset, bytes)?;
                 self.sent += bytes.len() as u64;
@@ -247,6 +260,9 @@ impl<'a, W: Write> Lane<'a, W> {
             Piece::Mark { offset, time, digest } => {
                 outlet.send(&Message::Mark { offset, time, digest })?;
                 self.time = time.or(self.time);
+                if let Some(before) = before {
+                    berth.board.mark(before.segment.at(offset));
+                }
             }
             Piece::Begin(begin) => {
                 if let Some(before) = begin.previous.map(|previous| previous.segment)
@@ -257,27 +273,31 @@ impl<'a, W: Write> Lane<'a, W> {
                         "generation {} ends with segment {before}, the log goes on with {next}",
                         before.generation
                     );
-                    (self.monitor)(Note::Warning(text));
+                    (self.berth.monitor)(Note::Warning(text));
                     self.send_aux()?;
                 }
-                (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
+                (self.berth.monitor)(Note::Progress { sent: self.sent, left: self.reader.left() });
                 self.send_begin(begin)?;
             }
             Piece::Patch { offset, byte } => outlet.send(&Message::Patch { offset, bytes: &[byte] })?,
             Piece::End(Previous { segment, length, digest }) => {
                 outlet.send(&Message::End { length, digest })?;
-                ledger.remember(Previous { segment, length, digest })?;
+                berth.ledger.remember(Previous { segment, length, digest })?;
             }
-            Piece::Idle => return Ok(Next::Wait),
+            Piece::Idle => {
+                berth.board.reached(before);
+                return Ok(Next::Wait);
+            }
             Piece::Done => return Ok(Next::Finish),
         }
+        self.berth.board.sent(self.berth.id, self.reader.position().filter(|_| self.is_placed));
         Ok(Next::More)
     }
 
     fn report_current(&mut self) {
         if !std::mem::replace(&mut self.is_current, true) {
-            (self.monitor)(Note::UpToDate(self.time));
-            (self.monitor)(Note::Progress { sent: self.sent, left: 0 });
+            (self.berth.monitor)(Note::UpToDate(self.time));
+            (self.berth.monitor)(Note::Progress { sent: self.sent, left: 0 });
         }
     }
 
@@ -285,54 +305,60 @@ impl<'a, W: Write> Lane<'a, W> {
     fn wait(&mut self) -> Result<()> {
         self.outlet.flush()?;
         let now = Instant::now();
-        let look = now + self.options.poll;
-        self.bell.wait_until(look.min(self.beat + self.options.heartbeat));
-        if self.listed.elapsed() >= self.options.poll.max(Duration::from_secs(1)) {
+        let look = now + self.berth.options.poll;
+        self.berth.orders.bell.wait_until(look.min(self.beat + self.berth.options.heartbeat));
+        let age = self.berth.options.poll.max(Duration::from_secs(1));
+        let is_kicked = self.berth.orders.take_kick();
+        if is_kicked || self.listed.elapsed() >= age {
             self.listed = Instant::now();
-            self.source.list()?;
+            self.reader.list(if is_kicked { Duration::ZERO } else { age })?;
         }
         Ok(())
     }
 
     fn heartbeat(&mut self) -> Result<()> {
         self.beat = Instant::now();
-        self.ledger.sync()?;
-        let end = self.source.end()?;
+        self.berth.ledger.sync()?;
+        let end = self.reader.end()?;
         self.outlet.send(&Message::Heartbeat { end: end.unwrap_or(NOTHING), clock: clock::now() })?;
         self.outlet.flush()?;
-        (self.monitor)(Note::Progress { sent: self.sent, left: self.source.left() });
-        (self.pulse)(self.source.position(), end)
+        (self.berth.monitor)(Note::Progress { sent: self.sent, left: self.reader.left() });
+        self.berth.board.reached(end);
+        self.berth.release()
     }
 
-    /// Says good-bye, then waits for what the policy asks for.
+    /// Says good-bye, then waits for the receiver's word that it has all.
     fn finish(mut self) -> Result<()> {
-        self.ledger.sync()?;
-        let at = self.source.position();
-        let end = self.source.end()?.or(at);
+        let berth = self.berth;
+        berth.ledger.sync()?;
+        let at = self.reader.position();
+        let end = self.reader.end()?.or(at);
         self.outlet.send(&Message::Bye { end: end.unwrap_or(NOTHING) })?;
         self.outlet.flush()?;
-        (self.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
-        let last = self.source.last_byte();
-        let Lane { outlet, tracker, options, bell, pulse, .. } = self;
-        // The end of the stream is the receiver's to see, too.
-        drop(outlet);
-        pulse(at, end)?;
+        (berth.monitor)(Note::Detail(format!("{} bytes of log, {} bytes of stream", self.sent, self.outlet.written())));
+        let last = self.reader.last_byte();
+        let Lane { reader, outlet, tracker, .. } = self;
+        // The end of the stream is the receiver's to see, too; and nobody reads for this lane any more.
+        drop((reader, outlet));
+        berth.board.reached(end);
         let (Some(tracker), Some(last)) = (tracker, last) else {
-            return Ok(());
+            return berth.release();
         };
-        let deadline = Instant::now() + options.ack_timeout;
-        while options.ack != Ack::None && !tracker.has_flushed(last) {
+        // Of all lanes the first says what was to be shipped; the others end there, too.
+        let _ = berth.goal.last.set(last);
+        let deadline = Instant::now() + berth.options.ack_timeout;
+        while berth.options.ack != Policy::None && !tracker.has_flushed(last) {
             if let Some(ended) = tracker.ended() {
                 return ended.error();
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || berth.orders.is_abandoned() {
                 return fail(
                     Code::Unconfirmed,
                     format!("not acknowledged in time: {last} is not known to be on the receiver's disk"),
                 );
             }
-            bell.wait_until(deadline);
+            berth.orders.bell.wait_until(deadline);
         }
-        pulse(at, end)
+        berth.release()
     }
 }

@@ -121,6 +121,14 @@ impl Source {
         self.position().filter(|at| at.offset > 0).or(before)
     }
 
+    /// Where reading stands in a segment that is not finished, with nothing owed before what comes next: another reader
+    /// may go on from there.
+    pub(super) fn crossing(&self) -> Option<Position> {
+        let open = self.open.as_ref().filter(|open| open.closed.is_none())?;
+        let owes = open.scanner.boundary().is_some_and(|mark| mark.offset == open.sent && mark.offset > open.marked);
+        (!owes).then_some(open.segment.at(open.sent))
+    }
+
     /// What an operator should know of the open segment.
     pub(super) fn remark(&self) -> Option<String> {
         let open = self.open.as_ref()?;
@@ -272,6 +280,21 @@ impl Source {
         let end = self.cap.filter(|cap| cap.segment == newest).unwrap_or(newest.at(end));
         self.end = self.end.max(Some(end));
         Ok(self.end)
+    }
+
+    /// The end of the log, found by checking on from the last look without handing anything out: for who asks now and
+    /// then, and has no other use for the bytes.
+    pub(super) fn gauge(&mut self) -> Result<Option<Position>> {
+        self.probe()?;
+        let Some(newest) = self.newest else {
+            return Ok(None);
+        };
+        if self.open.as_ref().is_none_or(|open| open.segment != newest) {
+            self.enter(newest, 0, &Ledger::in_memory(), &mut |_| Ok(()))?;
+        }
+        while self.look()? {}
+        let safe = self.open.as_ref().map(|open| newest.at(open.scanner.safe()));
+        Ok(safe.map(|safe| self.cap.filter(|cap| cap.segment == newest).map_or(safe, |cap| cap.min(safe))))
     }
 
     /// The next piece.

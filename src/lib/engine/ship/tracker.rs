@@ -36,13 +36,14 @@ pub(super) struct Ended {
 }
 
 impl Tracker {
-    /// Reads lines until the channel ends; `bell` is rung at each. `lost` is called when the receiver is silent or
-    /// talks nonsense, so that whoever is stuck writing to it comes free.
-    pub(super) fn listen(&self, input: impl Read, bell: &Bell, lost: &dyn Fn()) {
+    /// Reads lines until the channel ends; `news` is called with each, and `bell` is rung. `lost` is called when the
+    /// receiver is silent or talks nonsense, so that whoever is stuck writing to it comes free.
+    pub(super) fn listen(&self, input: impl Read, bell: &Bell, lost: &dyn Fn(), news: &dyn Fn(&Line)) {
         let mut lines = BufReader::new(input);
         let ended = loop {
             match next_line(&mut lines) {
                 Ok(Some(line)) => {
+                    news(&line);
                     if let Some(ended) = self.hear(line) {
                         break ended;
                     }
@@ -82,11 +83,6 @@ impl Tracker {
     /// The greeting, once it came.
     pub(super) fn welcome(&self) -> Option<Welcome> {
         self.0.lock().welcome.clone()
-    }
-
-    /// The last acknowledgement.
-    pub(super) fn ack(&self) -> Ack {
-        self.0.lock().ack
     }
 
     /// Whether this much is on stable storage there: acknowledged, or held when it greeted.

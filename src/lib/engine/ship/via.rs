@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::berth::{Berth, PARTING, is_own_verdict};
+use super::board::Link;
 use super::tracker::Tracker;
-use super::{PARTING, Parts, is_own_verdict};
 use crate::edge::hook::describe;
 use crate::edge::link::{Far, Inlet};
 use crate::engine::note::Note;
@@ -16,21 +17,21 @@ use crate::value::position::{Position, Start};
 const BACK_OFF_LEAST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 
-impl Parts<'_> {
+impl Berth<'_> {
     /// Connects by a command, again and again.
-    pub(super) fn keep_up(&mut self, far: &Far) -> Result<()> {
+    pub(super) fn keep_up(&self, far: &Far) -> Result<()> {
         let mut back_off = BACK_OFF_LEAST;
         let mut failing_since = None;
         let mut reached: Option<(Position, Position)> = None;
         loop {
-            let began = Instant::now();
-            let Err(error) = self.connect(far) else {
+            let (began, mut stands) = (Instant::now(), None);
+            let Err(error) = self.connect(far, &mut stands) else {
                 return Ok(());
             };
-            if !code_of(&error).is_transient() || self.stop.is_asked() {
+            if !code_of(&error).is_transient() || self.orders.is_ending() {
                 return Err(error);
             }
-            if began.elapsed() > BACK_OFF_MOST || self.has_moved(&mut reached) {
+            if began.elapsed() > BACK_OFF_MOST || stands.is_some_and(|at| has_moved(at, &mut reached)) {
                 (back_off, failing_since) = (BACK_OFF_LEAST, None);
             }
             let since = *failing_since.get_or_insert(began);
@@ -38,44 +39,30 @@ impl Parts<'_> {
                 let code = if code_of(&error) == Code::Full { Code::Full } else { Code::Link };
                 return Err(error.context(Failure::new(code, "gave up on the receiver")));
             }
-            if let Some(status) = &mut self.status {
-                status.lost(&format!("{error:#}"));
-            }
+            self.board.lost(self.id, Link::Retrying, Some((code_of(&error), format!("{error:#}"))));
             let jitter = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
             (self.monitor)(Note::Warning(format!("{error:#}; trying again in {:.1} s", jitter.as_secs_f64())));
-            self.rest(jitter);
-            if self.stop.is_asked() {
-                return Ok(());
+            self.orders.rest(Instant::now() + jitter, &|| (self.monitor)(Note::Alive));
+            if self.orders.is_ending() {
+                return if self.orders.is_abandoned() { Err(error) } else { Ok(()) };
             }
             back_off = (back_off * 2).min(BACK_OFF_MOST);
         }
     }
 
-    /// Whether the receiver greeted from farther on than ever, or from farther back, as one does that sets its own
-    /// history aside segment by segment: its link is then not one that only fails. Between two places it cannot go to
-    /// and fro for ever.
-    fn has_moved(&mut self, reached: &mut Option<(Position, Position)>) -> bool {
-        let Some(now) = self.stands.take() else {
-            return false;
-        };
-        let before = reached.get_or_insert((now, now));
-        let moved = now < before.0 || now > before.1;
-        *before = (before.0.min(now), before.1.max(now));
-        moved
-    }
-
     /// One connection by a command.
-    fn connect(&mut self, far: &Far) -> Result<()> {
+    fn connect(&self, far: &Far, stands: &mut Option<Position>) -> Result<()> {
         let (peer, input, output) = far.start().context("cannot start the receiver")?;
+        self.orders.meet(peer.clone());
         let tracker = Tracker::default();
         let shipped = std::thread::scope(|scope| {
-            let (heard, bell, lost) = (&tracker, self.bell, peer.clone());
+            let (heard, bell, lost, news) = (&tracker, &self.orders.bell, peer.clone(), self.news());
             let inlet = Inlet::new(output, self.options.timeout, None);
-            scope.spawn(move || heard.listen(inlet, bell, &|| lost.kill()));
+            scope.spawn(move || heard.listen(inlet, bell, &|| lost.kill(), &news));
             let shipped = match self.greeting(&tracker) {
                 Ok(Some(welcome)) => {
                     if let Start::At(mark) = welcome.at {
-                        self.stands = Some(mark.position);
+                        *stands = Some(mark.position);
                     }
                     let lost = tracker.clone();
                     self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
@@ -89,6 +76,7 @@ impl Parts<'_> {
             let status = peer.finish(if shipped.is_ok() { PARTING } else { Duration::from_secs(5) });
             (shipped, status)
         });
+        self.orders.part();
         let (shipped, status) = shipped;
         let shipped = match shipped {
             Err(error) if is_own_verdict(&error) => return Err(error),
@@ -121,4 +109,14 @@ impl Parts<'_> {
             }
         }
     }
+}
+
+/// Whether the receiver greeted from farther on than ever, or from farther back, as one does that sets its own history
+/// aside segment by segment: its link is then not one that only fails. Between two places it cannot go to and fro for
+/// ever.
+fn has_moved(now: Position, reached: &mut Option<(Position, Position)>) -> bool {
+    let before = reached.get_or_insert((now, now));
+    let moved = now < before.0 || now > before.1;
+    *before = (before.0.min(now), before.1.max(now));
+    moved
 }

@@ -43,6 +43,8 @@ pub struct Welcome {
     pub epoch: u64,
     /// What it holds, or `oldest`.
     pub at: Start,
+    /// Whether it feeds a database.
+    pub feeds: bool,
 }
 
 /// How far the receiver is. A level that has nothing yet, or is not kept there, is `None` and printed `-`.
@@ -89,6 +91,7 @@ fn welcome(rest: &str) -> Option<Welcome> {
         site: name("site")?,
         epoch: pairs::count(rest, "epoch")?,
         at,
+        feeds: pairs::get(rest, "feeds").as_deref() == Some("yes"),
     })
 }
 
@@ -110,9 +113,10 @@ impl fmt::Display for Line {
     /// The line without its line end.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Line::Welcome(Welcome { set, engine, site, epoch, at }) => {
+            Line::Welcome(Welcome { set, engine, site, epoch, at, feeds }) => {
                 let (set, engine, site) = (word(set), word(engine), word(site));
-                write!(out, "welcome v=1 set={set} engine={engine} site={site} epoch={epoch} at={at}")
+                write!(out, "welcome v=1 set={set} engine={engine} site={site} epoch={epoch} at={at}")?;
+                if *feeds { out.write_str(" feeds=yes") } else { Ok(()) }
             }
             Line::Ack(ack) => {
                 let level = |at: Option<Position>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
@@ -137,7 +141,14 @@ mod tests {
     fn lines_are_read_back() {
         let at: Start = "1-12:40960+0123456789abcdef".parse().unwrap();
         for line in [
-            Line::Welcome(Welcome { set: "a b".into(), engine: "bdb".into(), site: String::new(), epoch: 2, at }),
+            Line::Welcome(Welcome {
+                set: "a b".into(),
+                engine: "bdb".into(),
+                site: String::new(),
+                epoch: 2,
+                at,
+                feeds: true,
+            }),
             Line::Ack(Ack { received: "1-1:5".parse().ok(), flushed: None, applied: None }),
             Line::Refuse(Code::Diverged, "diverged: here".into()),
         ] {
@@ -156,7 +167,8 @@ mod tests {
         let name = "é".repeat(42);
         let most = u64::MAX;
         let at = format!("{most}-{most}:{most}+0123456789abcdef").parse().unwrap();
-        let welcome = Welcome { set: name.clone(), engine: "eloquence".into(), site: name, epoch: most, at };
+        let welcome =
+            Welcome { set: name.clone(), engine: "eloquence".into(), site: name, epoch: most, at, feeds: true };
         let line = Line::Welcome(welcome.clone()).to_string();
         assert!(line.len() < LINE_MAX, "{}", line.len());
         assert_eq!(Line::parse(line.as_bytes()), Ok(Line::Welcome(welcome)));

@@ -25,7 +25,7 @@ pub(in crate::engine::ship) enum Located {
 }
 
 /// Called with the log's end while much is read.
-pub(super) type Tick<'a> = &'a mut dyn FnMut(Position) -> Result<()>;
+pub(in crate::engine::ship) type Tick<'a> = &'a mut dyn FnMut(Position) -> Result<()>;
 
 impl Source {
     /// Opens the log where a receiver stands. `None` while there is no log at all. `tick` is called with the log's end
@@ -93,6 +93,27 @@ impl Source {
             }
             _ => Ok(Located::Here(begin)),
         }
+    }
+
+    /// Takes up what another reader has handed out to there; `ended` is the segment that it has handed out whole, when
+    /// nothing of the next one came.
+    pub(in crate::engine::ship) fn resume(
+        &mut self,
+        at: Position,
+        ended: Option<Previous>,
+        ledger: &Ledger,
+        tick: Tick<'_>,
+    ) -> Result<()> {
+        self.end()?;
+        let begin = self.enter(at.segment, at.offset, ledger, tick)?;
+        if begin.position != at {
+            return fail(
+                Code::Corrupt,
+                format!("segment {} shrank to {}, {at} was shipped", at.segment, begin.position),
+            );
+        }
+        self.previous = ended;
+        Ok(())
     }
 
     /// Takes up a segment at an offset, or at its end when that comes before.

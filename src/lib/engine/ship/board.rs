@@ -1,0 +1,461 @@
+//! Where every receiver is: what the lanes and the readers of acknowledgements write down, and what status, waiting and
+//! the giving up of log go by. One lock, held for moments only, and nobody does I/O under it.
+//!
+//! What a receiver says counts only as far as it is about this very log: up to the place that its lane has reached since
+//! the beginning was proven there. Before that it may be of another history, and so may be what lies beyond.
+
+mod marks;
+mod trail;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use self::marks::Marks;
+use self::trail::Trail;
+use super::Receiver;
+use crate::edge::clock;
+use crate::rule::quorum::{Confirmed, Level, Policy, Voter};
+use crate::rule::stream::back::{Ack, Welcome};
+use crate::value::exit::Code;
+use crate::value::position::{Position, Start};
+use crate::value::time::Time;
+
+/// Which receiver: never used again in one process.
+pub(super) type Id = usize;
+
+/// The link to a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Not there yet.
+    Connecting,
+    /// Its place was found and proven.
+    Connected,
+    /// Failed, and tried again.
+    Retrying,
+    /// Failed for good.
+    Refused,
+    /// Ended as it should.
+    Done,
+}
+
+impl Link {
+    /// As status files have it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Link::Connecting => "connecting",
+            Link::Connected => "connected",
+            Link::Retrying => "retrying",
+            Link::Refused => "refused",
+            Link::Done => "done",
+        }
+    }
+}
+
+/// One receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) name: String,
+    pub(super) receiver: String,
+    pub(super) acks: bool,
+    pub(super) votes: u32,
+    pub(super) priority: u32,
+    pub(super) link: Link,
+    /// Whether it feeds a database, as its greeting said.
+    pub(super) feeds: Option<bool>,
+    /// How far its lane has come on this connection, once its place was proven.
+    pub(super) sent: Option<Position>,
+    /// What it says.
+    pub(super) said: Ack,
+    /// What of that is about this log.
+    pub(super) proven: Ack,
+    pub(super) last_ack: Option<Time>,
+    pub(super) connected: Option<Time>,
+    pub(super) reconnects: u64,
+    pub(super) error: Option<(Code, String)>,
+}
+
+impl Site {
+    /// Takes over what it says as far as the lane has come; a level that is beyond stays what it was until it is reached.
+    fn settle(&mut self) {
+        let Some(sent) = self.sent else {
+            return;
+        };
+        let (said, proven) = (self.said, &mut self.proven);
+        for (said, proven) in [
+            (said.received, &mut proven.received),
+            (said.flushed, &mut proven.flushed),
+            (said.applied, &mut proven.applied),
+        ] {
+            *proven = said.filter(|said| *said <= sent).or(*proven);
+        }
+    }
+
+    fn at(&self, level: Level) -> Option<Position> {
+        match level {
+            Level::Received => self.proven.received,
+            Level::Flushed => self.proven.flushed,
+            Level::Applied => self.proven.applied,
+        }
+    }
+
+    fn voter(&self, level: Level) -> Voter {
+        Voter { is_peer: self.priority > 0, is_connected: self.link == Link::Connected, at: self.at(level) }
+    }
+}
+
+/// All receivers, and the log's end.
+pub(super) struct Board {
+    facts: Mutex<Facts>,
+    /// Notified when somebody has come farther, or has left.
+    changed: Condvar,
+}
+
+/// What the board knows.
+pub(super) struct Facts {
+    pub(super) policy: Policy,
+    pub(super) sites: BTreeMap<Id, Site>,
+    /// The log's end, as it was seen last.
+    pub(super) end: Option<Position>,
+    /// When it was seen to move.
+    pub(super) grown: Option<Time>,
+    /// How many links have changed.
+    pub(super) turns: u64,
+    /// Whether shipping has ended.
+    pub(super) is_over: bool,
+    pub(super) marks: Marks,
+    trail: Trail,
+    next: Id,
+}
+
+impl Facts {
+    /// How far a policy is met at a level.
+    pub(super) fn confirmed(&self, policy: Policy, level: Level) -> Confirmed {
+        let voters: Vec<_> = self.sites.values().filter(|site| site.acks).map(|site| site.voter(level)).collect();
+        policy.confirmed(&voters)
+    }
+
+    /// For how long a site has not had what comes after a position; nothing while that is the log's end.
+    pub(super) fn behind_for(&self, position: Option<Position>) -> Duration {
+        if position >= self.end { Duration::ZERO } else { self.trail.age(position, Instant::now()) }
+    }
+
+    /// What all sites have on their disks: log before that is needed by none.
+    pub(super) fn least(&self) -> Option<Position> {
+        self.sites.values().map(|site| site.proven.flushed).min().flatten()
+    }
+
+    /// Whether all boundaries so far are confirmed.
+    pub(super) fn is_confirmed(&self) -> bool {
+        let confirmed = self.confirmed(self.policy, Level::Flushed);
+        self.marks.last().is_none_or(|last| confirmed.has(last))
+    }
+
+    /// Whether it can be that some site applies log: one does, or one has not told yet.
+    pub(super) fn may_apply(&self) -> bool {
+        let mut acking = self.sites.values().filter(|site| site.acks);
+        acking.any(|site| site.feeds != Some(false) || site.proven.applied.is_some())
+    }
+
+    fn turn(&mut self, id: Id, link: Link) -> Option<&mut Site> {
+        self.turns += 1;
+        let site = self.sites.get_mut(&id)?;
+        site.link = link;
+        Some(site)
+    }
+
+    /// Takes up news of a site, and counts what is confirmed by it.
+    fn settle(&mut self, id: Id) {
+        if let Some(site) = self.sites.get_mut(&id) {
+            site.settle();
+        }
+        let confirmed = self.confirmed(self.policy, Level::Flushed);
+        self.marks.confirm(confirmed);
+    }
+}
+
+impl Board {
+    /// No receivers yet. A boundary that `policy` has not confirmed after `patience` counts as unconfirmed.
+    pub(super) fn new(policy: Policy, patience: Duration) -> Board {
+        let facts = Facts {
+            policy,
+            sites: BTreeMap::new(),
+            end: None,
+            grown: None,
+            turns: 0,
+            marks: Marks::new(patience),
+            trail: Trail::new(Instant::now()),
+            next: 0,
+            is_over: false,
+        };
+        Board { facts: Mutex::new(facts), changed: Condvar::new() }
+    }
+
+    /// A receiver joins; `proven` is what an earlier process knew to be on its disk.
+    pub(super) fn add(&self, receiver: &Receiver, proven: Option<Position>) -> Id {
+        let site = Site {
+            name: receiver.name.clone(),
+            receiver: receiver.shown.clone(),
+            acks: receiver.acks,
+            votes: receiver.votes,
+            priority: receiver.priority,
+            link: Link::Connecting,
+            feeds: None,
+            sent: None,
+            said: Ack::default(),
+            proven: Ack { flushed: proven, ..Ack::default() },
+            last_ack: None,
+            connected: None,
+            reconnects: 0,
+            error: None,
+        };
+        let mut facts = self.facts.lock();
+        let id = facts.next;
+        facts.next += 1;
+        facts.sites.insert(id, site);
+        facts.turns += 1;
+        id
+    }
+
+    /// A receiver is none any more.
+    pub(super) fn remove(&self, id: Id) {
+        let mut facts = self.facts.lock();
+        facts.sites.remove(&id);
+        facts.turns += 1;
+        self.changed.notify_all();
+    }
+
+    /// Those that have ended are none any more.
+    pub(super) fn forget_ended(&self) {
+        self.facts.lock().sites.retain(|_, site| !matches!(site.link, Link::Refused | Link::Done));
+    }
+
+    /// A new connection: nothing is proven on it yet, what was stays known.
+    pub(super) fn greeted(&self, id: Id, welcome: &Welcome) {
+        let mut facts = self.facts.lock();
+        let Some(site) = facts.sites.get_mut(&id) else {
+            return;
+        };
+        let held = match welcome.at {
+            Start::At(mark) => Some(mark.position),
+            _ => None,
+        };
+        site.sent = None;
+        site.feeds = Some(welcome.feeds);
+        site.said = Ack { received: held, flushed: held, applied: None };
+        // It says itself that it has nothing: what it had is gone.
+        if held.is_none() {
+            site.proven = Ack::default();
+        }
+    }
+
+    /// The receiver's place was proven, and its lane has come so far.
+    pub(super) fn placed(&self, id: Id, at: Position) {
+        let mut facts = self.facts.lock();
+        if let Some(site) = facts.turn(id, Link::Connected) {
+            site.sent = Some(at);
+            site.connected = Some(clock::now());
+            site.error = None;
+        }
+        facts.settle(id);
+        self.changed.notify_all();
+    }
+
+    /// The lane has come so far.
+    pub(super) fn sent(&self, id: Id, at: Option<Position>) {
+        let mut facts = self.facts.lock();
+        let Some(site) = facts.sites.get_mut(&id).filter(|site| site.sent != at && at.is_some()) else {
+            return;
+        };
+        // Only an acknowledgement that overtook this is news.
+        let is_overtaken = site.said.received > site.sent;
+        site.sent = at;
+        if is_overtaken {
+            facts.settle(id);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The receiver acknowledges.
+    pub(super) fn heard(&self, id: Id, ack: Ack) {
+        let mut facts = self.facts.lock();
+        if let Some(site) = facts.sites.get_mut(&id) {
+            site.said = ack;
+            site.last_ack = Some(clock::now());
+        }
+        facts.settle(id);
+        self.changed.notify_all();
+    }
+
+    /// The link failed; it is tried again, or not.
+    pub(super) fn lost(&self, id: Id, link: Link, error: Option<(Code, String)>) {
+        let mut facts = self.facts.lock();
+        if let Some(site) = facts.turn(id, link) {
+            site.reconnects += u64::from(link == Link::Retrying);
+            site.connected = None;
+            site.error = error;
+        }
+        // One policy asks those that are connected.
+        facts.settle(id);
+        self.changed.notify_all();
+    }
+
+    /// The log was seen to end here.
+    pub(super) fn reached(&self, end: Option<Position>) {
+        let mut facts = self.facts.lock();
+        if let Some(end) = end.filter(|end| facts.end < Some(*end)) {
+            facts.trail.reached(end, Instant::now());
+            facts.grown = facts.end.map(|_| clock::now());
+            facts.end = Some(end);
+        }
+    }
+
+    /// A boundary was read.
+    pub(super) fn mark(&self, at: Position) {
+        let mut facts = self.facts.lock();
+        facts.marks.add(at, Instant::now());
+        if facts.policy == Policy::None {
+            facts.marks.confirm(Confirmed::Everything);
+        }
+    }
+
+    /// Counts boundaries that are out of time; returns the first of them.
+    pub(super) fn expire(&self) -> Option<Position> {
+        self.facts.lock().marks.expire(Instant::now())
+    }
+
+    /// Looks at what is known.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&Facts) -> T) -> T {
+        at(&self.facts.lock())
+    }
+
+    /// Nobody needs to wait any more.
+    pub(super) fn end(&self) {
+        self.facts.lock().is_over = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `is_so`, or the deadline; `None` once shipping has ended.
+    pub(super) fn wait<T>(&self, deadline: Instant, is_so: impl Fn(&Facts) -> Option<T>) -> Waited<T> {
+        let mut facts = self.facts.lock();
+        loop {
+            if let Some(found) = is_so(&facts) {
+                return Waited::So(found);
+            }
+            if facts.is_over {
+                return Waited::Over;
+            }
+            if self.changed.wait_until(&mut facts, deadline).timed_out() {
+                return Waited::Not;
+            }
+        }
+    }
+}
+
+/// How waiting ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Waited<T> {
+    /// It is so.
+    So(T),
+    /// Not in time.
+    Not,
+    /// Shipping has ended.
+    Over,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn board(policy: Policy, names: &[&str]) -> Board {
+        let board = Board::new(policy, Duration::from_secs(5));
+        for name in names {
+            board.add(&Receiver::command(name), None);
+        }
+        board
+    }
+
+    fn flushed(text: &str) -> Ack {
+        Ack { received: Some(at(text)), flushed: Some(at(text)), applied: None }
+    }
+
+    fn welcome(at: &str) -> Welcome {
+        let at = at.parse().unwrap();
+        Welcome { set: String::new(), engine: String::new(), site: String::new(), epoch: 0, at, feeds: false }
+    }
+
+    fn has(board: &Board, policy: Policy, position: &str) -> bool {
+        board.look(|facts| facts.confirmed(policy, Level::Flushed)).has(at(position))
+    }
+
+    /// One that has not been compared, or is beyond what was sent, may be of another history.
+    #[test]
+    fn a_word_counts_only_up_to_the_place_that_was_proven_and_sent() {
+        let board = board(Policy::One, &["a"]);
+        board.greeted(0, &welcome("1-3:9"));
+        board.heard(0, flushed("1-3:9"));
+        assert!(!has(&board, Policy::One, "1-1:0"));
+        board.placed(0, at("1-3:4"));
+        assert!(!has(&board, Policy::One, "1-1:0"), "it said 9, and 4 is proven");
+        // The acknowledgement overtakes what the lane writes down.
+        board.sent(0, Some(at("1-3:9")));
+        assert!(has(&board, Policy::One, "1-3:9") && !has(&board, Policy::One, "1-3:10"));
+        board.heard(0, flushed("1-3:20"));
+        assert!(!has(&board, Policy::One, "1-3:10"));
+        board.sent(0, Some(at("1-3:20")));
+        assert!(has(&board, Policy::One, "1-3:20"));
+    }
+
+    #[test]
+    fn what_a_site_has_set_aside_is_taken_back_and_a_dead_site_still_has_what_it_had() {
+        let board = board(Policy::One, &["a"]);
+        board.placed(0, at("1-3:9"));
+        board.heard(0, flushed("1-3:9"));
+        board.lost(0, Link::Retrying, Some((Code::Link, "gone".into())));
+        assert!(has(&board, Policy::One, "1-3:9"));
+        board.greeted(0, &welcome("1-3:9"));
+        board.placed(0, at("1-3:9"));
+        board.heard(0, flushed("1-3:4"));
+        assert!(!has(&board, Policy::One, "1-3:9") && has(&board, Policy::One, "1-3:4"));
+        board.greeted(0, &welcome("oldest"));
+        assert!(!has(&board, Policy::One, "1-1:0"));
+    }
+
+    #[test]
+    fn a_site_that_does_not_acknowledge_is_in_no_policy_but_its_log_is_kept() {
+        let board = board(Policy::All, &["a"]);
+        let quiet = Receiver { acks: false, ..Receiver::command("b") };
+        let id = board.add(&quiet, None);
+        board.placed(0, at("1-3:9"));
+        board.heard(0, flushed("1-3:9"));
+        assert!(has(&board, Policy::All, "1-3:9"));
+        assert_eq!(board.look(Facts::least), None);
+        board.placed(id, at("1-2:0"));
+        board.heard(id, flushed("1-2:0"));
+        assert_eq!(board.look(Facts::least), Some(at("1-2:0")));
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_the_acknowledgement_and_by_the_end() {
+        let board = board(Policy::One, &["a"]);
+        board.placed(0, at("1-1:5"));
+        let far = Instant::now() + Duration::from_secs(600);
+        let wait = |position: &'static str| {
+            board.wait(far, |facts| facts.confirmed(Policy::One, Level::Flushed).has(at(position)).then_some(()))
+        };
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| wait("1-1:5"));
+            board.heard(0, flushed("1-1:5"));
+            assert_eq!(waits.join().unwrap(), Waited::So(()));
+            let waits = scope.spawn(|| wait("1-1:6"));
+            board.end();
+            assert_eq!(waits.join().unwrap(), Waited::Over);
+        });
+        assert_eq!(board.wait(Instant::now(), |_| None::<()>), Waited::Over);
+    }
+}

@@ -1,0 +1,274 @@
+//! All receivers of one sender: each has a thread of its own and goes at its own pace, and what happens to one is nothing
+//! to the others. This thread starts and ends them, counts what is confirmed, and keeps the status.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::berth::Berth;
+use super::board::{Board, Facts, Id, Link};
+use super::ledger::Ledger;
+use super::orders::Orders;
+use super::release::Releasing;
+use super::status::Status;
+use super::tap::Tap;
+use super::wait::Desk;
+use super::{Calls, Options, Receiver};
+use crate::edge::dir::Dir;
+use crate::engine::note::{Monitor, Note};
+use crate::rule::quorum::{Level, Policy};
+use crate::value::exit::{Code, Failure, code_of, hint_of};
+use crate::value::position::Position;
+
+/// Longest between two looks at what is to be done.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where all lanes end, with `-S`.
+#[derive(Default)]
+pub(super) struct Goal {
+    /// Where the log ended when the first lane was there.
+    pub(super) end: OnceLock<Position>,
+    /// The last byte before that, which is what a receiver can acknowledge.
+    pub(super) last: OnceLock<Position>,
+}
+
+/// What the fleet works with.
+pub(super) struct Fleet<'a> {
+    pub(super) dir: &'a Dir,
+    pub(super) options: &'a Options,
+    pub(super) ledger: &'a Ledger,
+    pub(super) board: &'a Arc<Board>,
+    pub(super) tap: &'a Tap,
+    pub(super) goal: &'a Goal,
+    pub(super) desk: &'a Desk<'a>,
+    pub(super) releasing: Option<&'a Releasing>,
+    pub(super) calls: &'a Calls<'a>,
+    pub(super) monitor: &'a Monitor,
+}
+
+/// The lanes that are at work, and how others have ended.
+#[derive(Default)]
+struct Crew {
+    working: BTreeMap<Id, Working>,
+    ended: Vec<(String, anyhow::Error)>,
+    /// How many there were in all: of one alone no name needs to be told.
+    count: usize,
+    /// Since when the policy is met, with `-S`.
+    met: Option<Instant>,
+    is_failing: bool,
+    turns: u64,
+    looked: Option<Instant>,
+}
+
+struct Working {
+    name: String,
+    key: String,
+    orders: Arc<Orders>,
+}
+
+impl<'a> Fleet<'a> {
+    /// Ships to all until each has ended.
+    pub(super) fn run(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Result<()> {
+        let (told, ends) = channel();
+        let mut crew = Crew { count: receivers.len(), ..Crew::default() };
+        std::thread::scope(|scope| {
+            for receiver in receivers {
+                self.launch(scope, &mut crew, receiver, status.as_ref(), &told);
+            }
+            loop {
+                self.hear(&mut crew, &ends);
+                self.tend(&mut crew, status);
+                if crew.working.is_empty() {
+                    return;
+                }
+                if self.calls.reload.as_ref().is_some_and(|(wish, _)| wish.take()) {
+                    self.reload(scope, &mut crew, status.as_ref(), &told);
+                }
+                self.calls.bell.wait_until(Instant::now() + TICK.min(self.options.heartbeat));
+            }
+        });
+        self.judge(crew)
+    }
+
+    fn launch<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        crew: &mut Crew,
+        receiver: Receiver,
+        status: Option<&Status>,
+        told: &Outbox<(Id, Result<()>)>,
+    ) where
+        'a: 'scope,
+    {
+        let id = self.board.add(&receiver, status.and_then(|status| status.proven(&receiver.shown)));
+        let orders = Arc::new(Orders::new(&self.calls.bell, self.calls.stop));
+        let (name, key) = (receiver.name.clone(), receiver.key());
+        crew.working.insert(id, Working { name: name.clone(), key, orders: Arc::clone(&orders) });
+        let monitor = if crew.count > 1 { of_site(self.monitor, name) } else { Arc::clone(self.monitor) };
+        let Fleet { dir, options, ledger, board, tap, goal, releasing, .. } = *self;
+        let (told, bell) = (told.clone(), self.calls.bell.clone());
+        scope.spawn(move || {
+            let (orders, monitor) = (&*orders, &monitor);
+            let tap = (!options.once).then_some(tap);
+            let berth = Berth { dir, options, ledger, board, id, tap, goal, releasing, orders, monitor };
+            let shipped = berth.ship_to(receiver.to);
+            // Whoever is to hear it outlives this thread.
+            let _ = told.send((id, shipped));
+            bell.ring();
+        });
+    }
+
+    /// Takes up which lanes have ended, and how.
+    fn hear(&self, crew: &mut Crew, ends: &Inbox<(Id, Result<()>)>) {
+        while let Ok((id, shipped)) = ends.try_recv() {
+            let Some(working) = crew.working.remove(&id) else {
+                continue;
+            };
+            let Err(error) = shipped else {
+                self.board.lost(id, Link::Done, None);
+                continue;
+            };
+            self.board.lost(id, Link::Refused, Some((code_of(&error), format!("{error:#}"))));
+            if crew.count > 1 {
+                let text = format!("{}: {error:#}", working.name);
+                let rest = if self.options.once { "" } else { "; this site is given up, the others go on" };
+                (self.monitor)(Note::Warning(format!("{text}{rest}")));
+            }
+            crew.ended.push((working.name, error));
+        }
+    }
+
+    /// What is to be done now and then.
+    fn tend(&self, crew: &mut Crew, status: &mut Option<Status>) {
+        (self.monitor)(Note::Alive);
+        if self.calls.look.take() {
+            crew.working.values().for_each(|working| working.orders.kick());
+        }
+        self.count(crew);
+        self.let_go(crew);
+        let is_heard = crew.looked.is_none_or(|looked| looked.elapsed() >= TICK.min(self.options.heartbeat));
+        let turns = self.board.look(|facts| facts.turns);
+        let is_turn = std::mem::replace(&mut crew.turns, turns) != turns;
+        if let Some(status) = status.as_mut().filter(|_| is_turn || is_heard || crew.working.is_empty()) {
+            if crew.looked.replace(Instant::now()).is_some() {
+                self.find_end();
+            }
+            status.write(self.dir, self.board, is_turn || crew.working.is_empty());
+        }
+    }
+
+    /// While no receiver is connected no lane sees the log grow; how far they are behind must be known all the same.
+    fn find_end(&self) {
+        let is_seen = self.board.look(|facts| facts.sites.values().any(|site| site.link == Link::Connected));
+        if !is_seen && !self.options.once {
+            // What cannot be read is the lanes' to report.
+            self.board.reached(self.desk.end().ok().flatten());
+        }
+    }
+
+    /// Counts boundaries that were not confirmed in time, and says so when that begins and when it is over.
+    fn count(&self, crew: &mut Crew) {
+        let (policy, patience) = (self.options.ack, self.options.ack_timeout.as_secs_f64());
+        if let Some(first) = self.board.expire() {
+            if !std::mem::replace(&mut crew.is_failing, true) {
+                let text = format!("{first} is not confirmed by {policy} within {patience} s");
+                (self.monitor)(Note::Warning(text));
+            }
+        } else if crew.is_failing && self.board.look(Facts::is_confirmed) {
+            crew.is_failing = false;
+            (self.monitor)(Note::Warning(format!("all is confirmed by {policy} again")));
+        }
+    }
+
+    /// With `-S` and several receivers: once the policy is met, nobody waits for one that cannot be reached, nor longer
+    /// than an acknowledgement may take for one that is on its way.
+    fn let_go(&self, crew: &mut Crew) {
+        if !self.options.once || crew.count < 2 || !self.is_met() {
+            return;
+        }
+        let since = *crew.met.get_or_insert_with(Instant::now);
+        for (id, working) in &crew.working {
+            let is_away = self.board.look(|facts| facts.sites.get(id).is_some_and(|site| site.link == Link::Retrying));
+            if is_away || since.elapsed() >= self.options.ack_timeout {
+                working.orders.abandon();
+            }
+        }
+    }
+
+    /// Whether what was to be shipped is acknowledged as the policy asks.
+    fn is_met(&self) -> bool {
+        let confirmed = self.board.look(|facts| facts.confirmed(self.options.ack, Level::Flushed));
+        self.options.ack != Policy::None && self.goal.last.get().is_some_and(|last| confirmed.has(*last))
+    }
+
+    /// Takes up the sites as they are configured now.
+    fn reload<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        crew: &mut Crew,
+        status: Option<&Status>,
+        told: &Outbox<(Id, Result<()>)>,
+    ) where
+        'a: 'scope,
+    {
+        let Some((_, read)) = &self.calls.reload else {
+            return;
+        };
+        let receivers = match read() {
+            Ok(receivers) => receivers,
+            Err(error) => {
+                return (self.monitor)(Note::Warning(format!("{error:#}; the sites stay as they are")));
+            }
+        };
+        let is_wanted = |working: &Working| receivers.iter().any(|receiver| receiver.key() == working.key);
+        for (id, working) in &mut crew.working {
+            if !is_wanted(working) {
+                working.orders.retire();
+                // One of the same name may come back before it has ended.
+                working.key.clear();
+                self.board.remove(*id);
+            }
+        }
+        crew.ended.clear();
+        crew.count = crew.count.max(receivers.len());
+        self.board.forget_ended();
+        for receiver in receivers {
+            if !crew.working.values().any(|working| working.key == receiver.key()) {
+                self.launch(scope, crew, receiver, status, told);
+            }
+        }
+        (self.monitor)(Note::Detail("the sites were read again".into()));
+    }
+
+    /// How all of it has ended.
+    fn judge(&self, crew: Crew) -> Result<()> {
+        let Crew { mut ended, count, .. } = crew;
+        if ended.is_empty() || (self.options.once && count > 1 && self.is_met()) {
+            return Ok(());
+        }
+        // What an operator has to look at comes before what may be better next time.
+        ended.sort_by_key(|(_, error)| (code_of(error).is_transient(), code_of(error) == Code::Unconfirmed));
+        let failed = ended.len();
+        let (name, error) = ended.swap_remove(0);
+        if count == 1 {
+            return Err(error);
+        }
+        let text = format!("{name}: {error:#} ({failed} of {count} sites failed)");
+        Err(Failure::told(code_of(&error), text, hint_of(&error).unwrap_or_default().to_owned()).into())
+    }
+}
+
+/// Says of which site it is.
+fn of_site(monitor: &Monitor, name: String) -> Monitor {
+    let monitor = Arc::clone(monitor);
+    Arc::new(move |note| match note {
+        Note::Ready | Note::Alive => (monitor)(note),
+        // One bar cannot show the way of many.
+        Note::Progress { .. } => {}
+        note => (monitor)(Note::Of(name.clone(), Box::new(note))),
+    })
+}

@@ -1,0 +1,176 @@
+//! Answers `repl-wait` over a socket in the state directory: whoever asks is told the moment when the acknowledgement
+//! arrives that makes it so.
+//!
+//! `now` is the log's end after the question was read. A writer that has committed before it asked finds its bytes before
+//! that end, as far as its database has written them to the file.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use parking_lot::Mutex;
+
+use super::board::{Board, Facts, Waited};
+use super::source::Source;
+use crate::edge::dir::Dir;
+use crate::edge::read::prefix;
+use crate::edge::socket::{self, Listener};
+use crate::engine::log;
+use crate::engine::note::{Monitor, Note};
+use crate::rule::asking::{Answer, LINE_MAX, Question, What};
+use crate::rule::quorum::{Level, Policy};
+use crate::rule::scheme::Scheme;
+use crate::value::exit::{Code, code_of, fail};
+use crate::value::position::Position;
+
+/// The socket's name in the state directory.
+pub const SOCKET: &str = "wait";
+/// Who asks more than this at once is told to come again.
+const MOST: usize = 512;
+/// How often it is looked whether anybody still waits.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a question may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers questions about one log.
+pub(super) struct Desk<'a> {
+    board: &'a Board,
+    dir: &'a Dir,
+    scheme: &'a Scheme,
+    /// Makes a reader, for `now`.
+    open: &'a (dyn Fn() -> Result<Source> + Sync),
+    gauge: Mutex<Option<Gauge>>,
+    asking: AtomicUsize,
+}
+
+/// The reader that finds the log's end.
+struct Gauge {
+    source: Source,
+    listed: Instant,
+}
+
+impl<'a> Desk<'a> {
+    /// Nobody asks yet.
+    pub(super) fn new(
+        board: &'a Board,
+        dir: &'a Dir,
+        scheme: &'a Scheme,
+        open: &'a (dyn Fn() -> Result<Source> + Sync),
+    ) -> Desk<'a> {
+        Desk { board, dir, scheme, open, gauge: Mutex::new(None), asking: AtomicUsize::new(0) }
+    }
+
+    /// Answers until shipping has ended. That nobody can ask is no reason not to ship.
+    pub(super) fn run(&self, state: &Dir, monitor: &Monitor) {
+        let listener = match Listener::bind(state, SOCKET) {
+            Ok(listener) => listener,
+            Err(error) => return (monitor)(Note::Warning(format!("{error:#}; repl-wait cannot ask"))),
+        };
+        std::thread::scope(|scope| {
+            while self.board.look(|facts| !facts.is_over) {
+                match listener.accept(LOOK) {
+                    Ok(Some(stream)) => {
+                        scope.spawn(|| self.serve(stream));
+                    }
+                    Ok(None) => {}
+                    // No descriptor, no memory: it may be better in a moment.
+                    Err(error) => {
+                        (monitor)(Note::Warning(format!("cannot let repl-wait ask: {error}")));
+                        let _ = self.board.wait(Instant::now() + LOOK, |_| None::<()>);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The log's end, as of now.
+    pub(super) fn end(&self) -> Result<Option<Position>> {
+        let mut gauge = self.gauge.lock();
+        let gauge = match &mut *gauge {
+            Some(gauge) => gauge,
+            empty => empty.insert(Gauge { source: (self.open)()?, listed: Instant::now() }),
+        };
+        // A directory with many files takes its time, and the next segment is found without.
+        if gauge.listed.elapsed() >= Duration::from_secs(1) {
+            gauge.listed = Instant::now();
+            gauge.source.list()?;
+        }
+        gauge.source.gauge()
+    }
+
+    /// One who asks. When he has gone, or cannot be told, nobody is left to answer.
+    fn serve(&self, stream: UnixStream) {
+        let place = self.asking.fetch_add(1, Ordering::SeqCst);
+        let answer = |answer: Answer| (&stream).write_all(format!("{answer}\n").as_bytes());
+        let _ = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        let mut line = String::new();
+        let read = BufReader::new((&stream).take(LINE_MAX as u64)).read_line(&mut line);
+        let question = read.ok().and_then(|_| Question::parse(line.trim_end_matches('\n')));
+        let last = match question {
+            _ if place >= MOST => Some(Answer::Refuse(Code::Busy, "too many wait already".into())),
+            None => Some(Answer::Refuse(Code::Usage, "that is no question of repl-wait".into())),
+            Some(question) => self.answer(question, &stream, &answer),
+        };
+        if let Some(last) = last {
+            let _ = answer(last);
+        }
+        self.asking.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// What is waited for. A proof that is not of this log is an error; of a segment that is not here any more none can
+    /// be had, and the receivers have proven that one.
+    fn place(&self, what: What) -> Result<Option<Position>> {
+        let mark = match what {
+            What::Now => return self.end(),
+            What::At(mark) => mark,
+        };
+        let Position { segment, offset } = mark.position;
+        if let (Some(proof), Some((file, name))) = (mark.proof, log::open(self.dir, self.scheme, segment)?) {
+            let running = prefix(&file, self.scheme.running(), offset)?;
+            if running.length() == offset && running.digest().proof() != proof {
+                return fail(Code::Diverged, format!("{} is not what {mark} is a proof of", self.dir.shown(&name)));
+            }
+        }
+        Ok(Some(mark.position))
+    }
+
+    fn answer(
+        &self,
+        question: Question,
+        stream: &UnixStream,
+        answer: &dyn Fn(Answer) -> std::io::Result<()>,
+    ) -> Option<Answer> {
+        let at = match self.place(question.what) {
+            Ok(at) => at,
+            Err(error) => return Some(Answer::Refuse(code_of(&error), format!("{error:#}"))),
+        };
+        answer(Answer::At(at)).ok()?;
+        let Some(at) = at else {
+            return Some(Answer::Done);
+        };
+        while !socket::is_gone(stream) {
+            let policy = |facts: &Facts| question.policy.unwrap_or(facts.policy);
+            let verdict = |facts: &Facts| judge(facts, policy(facts), question.level, at);
+            match self.board.wait(Instant::now() + LOOK, verdict) {
+                Waited::So(answer) => return Some(answer),
+                Waited::Not => {}
+                Waited::Over => return Some(Answer::Refuse(Code::Link, "repl-ship ends".into())),
+            }
+        }
+        None
+    }
+}
+
+/// What there is to say now, if anything.
+fn judge(facts: &Facts, policy: Policy, level: Level, at: Position) -> Option<Answer> {
+    if facts.confirmed(policy, level).has(at) {
+        return Some(Answer::Done);
+    }
+    if !facts.sites.values().any(|site| site.acks) {
+        return Some(Answer::Refuse(Code::Usage, format!("no site acknowledges, so policy {policy} is never met")));
+    }
+    let is_vain = level == Level::Applied && !facts.may_apply();
+    is_vain.then(|| Answer::Refuse(Code::Usage, "no site feeds a database, so nothing is ever applied".into()))
+}

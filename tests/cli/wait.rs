@@ -1,0 +1,137 @@
+//! `repl-wait`: durable at so many sites, or not, and told at once.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::rig::{Rig, Running, eventually, noise};
+
+fn follow(rig: &Rig, receivers: &[&str], options: &str) -> Running {
+    let via: String = receivers.iter().map(|receiver| format!("--via '{receiver}' ")).collect();
+    let ship = rig.spawn(&format!("exec $SHIP --pattern log.%S --state state {options} {via} master"));
+    eventually("a sender", || rig.run("$WAIT now --state state --ack none").code == 0);
+    ship
+}
+
+/// A receiver that is there while its directory's name stands in a file.
+fn at_will(rig: &Rig, name: &str) -> String {
+    let gate = rig.path(&format!("{name}.up")).display().to_string();
+    fs::write(&gate, "").unwrap();
+    format!(r#"test -e {gate} || exit 8; echo $$ >{name}.pid; exec "$APPLY" --acks {name}"#)
+}
+
+fn kill(rig: &Rig, name: &str) {
+    fs::remove_file(rig.path(&format!("{name}.up"))).unwrap();
+    let pid = fs::read_to_string(rig.path(&format!("{name}.pid"))).unwrap();
+    kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_quorum_is_had_by_three_of_five_not_by_two_and_again_when_one_comes_back() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let names = ["a", "b", "c", "d", "e"];
+    let receivers: Vec<_> = names.iter().map(|name| at_will(&rig, name)).collect();
+    let receivers: Vec<_> = receivers.iter().map(String::as_str).collect();
+    let mut ship = follow(&rig, &receivers, "--heartbeat 100ms");
+    rig.ok("$WAIT now --state state --ack all --timeout 60s");
+    let size = |name: &str| fs::metadata(rig.path(name).join("log.1")).unwrap().len();
+
+    kill(&rig, "d");
+    kill(&rig, "e");
+    rig.append("log.1", noise(1000, 2));
+    rig.ok("$WAIT now --state state --ack quorum --timeout 60s");
+    assert!(["a", "b", "c"].iter().all(|name| size(name) == 2000));
+    rig.run("$WAIT now --state state --ack all --timeout 10ms").fails(10, "1-1:2000 is not flushed by all");
+
+    kill(&rig, "c");
+    rig.append("log.1", noise(1000, 3));
+    let waits = "$WAIT 1-1:3000 --state state --ack quorum";
+    rig.run(&format!("{waits} --timeout 300ms")).fails(10, "1-1:3000 is not flushed by quorum after 0.3 s");
+    // It was durable before, and is.
+    rig.ok("$WAIT 1-1:2000 --state state --ack quorum --timeout 0s");
+    // The same wait, while a site comes back.
+    let waiting = format!("exec {waits} --timeout 60s");
+    let mut waiting = Running::start(rig.sh(&waiting), &rig.path("waiting"));
+    fs::write(rig.path("e.up"), "").unwrap();
+    ship.signal(Signal::USR1);
+    assert_eq!(waiting.wait().code, 0);
+    assert_eq!(["a", "b", "e"].map(size), [3000; 3]);
+    ship.signal(Signal::TERM);
+    ship.wait();
+}
+
+#[test]
+fn without_a_sender_it_says_so() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    rig.run("$WAIT now --state nowhere").fails(8, "no repl-ship keeps its state in nowhere");
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a"], "");
+    ship.signal(Signal::KILL);
+    ship.wait();
+    assert!(rig.path("state/wait").exists());
+    rig.run("$WAIT now --state state").fails(8, "no repl-ship runs with its state in state");
+
+    // One that goes away while it is asked.
+    let mut ship = follow(&rig, &["exit 8"], "");
+    let waiting = "exec $WAIT now --state state --ack one --timeout 60s";
+    let mut waiting = Running::start(rig.sh(waiting), &rig.path("waiting"));
+    eventually("a question", || open_sockets(&ship) >= 2);
+    ship.signal(Signal::TERM);
+    waiting.wait().fails(8, "repl-ship");
+    ship.wait();
+    assert!(!rig.path("state/wait").exists());
+}
+
+/// Sockets of a process that have the name of the one that is asked.
+fn open_sockets(ship: &Running) -> usize {
+    let sockets = fs::read_to_string(format!("/proc/{}/net/unix", ship.id())).unwrap();
+    sockets.lines().filter(|line| line.ends_with("/wait")).count()
+}
+
+#[test]
+fn what_can_never_be_is_refused_at_once() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a"], "");
+    rig.ok("$WAIT now --state state --ack all --timeout 60s");
+    rig.run("$WAIT now --state state --level applied").fails(2, "no site feeds a database");
+    rig.run("$WAIT now --state state --level done").fails(2, "received, flushed, applied");
+    rig.run("$WAIT now --state state --ack some").fails(2, "one-peer");
+    rig.run("$WAIT soon --state state").fails(2, "now");
+    rig.run("$WAIT now").fails(2, "LOGDIR");
+    // A proof of another history.
+    let proof = rig.ok("$APPLY --position a");
+    rig.ok(&format!("$WAIT {} --state state --timeout 0s", proof.trim()));
+    rig.run("$WAIT 1-1:1000+0123456789abcdef --state state").fails(4, "is not what");
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
+
+#[test]
+fn applied_is_what_the_database_was_given() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let feed = "exec \"$APPLY\" --acks --feed-each boundary --feed \"test -e open\" a";
+    let mut ship = follow(&rig, &[feed], "--heartbeat 100ms");
+    rig.ok("$WAIT now --state state --timeout 60s");
+    rig.run("$WAIT now --state state --level applied --timeout 200ms").fails(10, "is not applied");
+    rig.write("../open", "");
+    rig.ok("$WAIT now --state state --level applied --timeout 60s");
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
+
+#[test]
+fn the_result_as_json_and_many_at_once() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a", "exec \"$APPLY\" --acks b"], "--set shop");
+    let many = "for i in $(seq 40); do $WAIT now --state state --ack all --timeout 60s || echo bad & done; wait";
+    assert_eq!(rig.ok(many), "");
+    let json: serde_json::Value = serde_json::from_str(&rig.ok("$WAIT now --state state --json")).unwrap();
+    assert_eq!((json["at"].as_str(), json["level"].as_str()), (Some("1-1:1000"), Some("flushed")));
+    assert!(json["seconds"].as_f64().is_some());
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
