@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
+use clap::parser::ValueSource;
 
 use repl::cli::config::Line;
-use repl::cli::ship::Args;
+use repl::cli::ship::{self as ship_cli, Args};
 use repl::cli::{args, config, narrate};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run(line: Line<Args>) -> Result<()> {
-    let Line { args, config, .. } = line;
+    let Line { args, matches, config, file: from_file, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }
@@ -49,7 +50,12 @@ fn run(line: Line<Args>) -> Result<()> {
     if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
-    let receivers = receivers(&args)?;
+    let is_piped = args.acks.is_some() || matches.value_source("from") == Some(ValueSource::CommandLine);
+    let sites = config.as_ref().filter(|config| !is_piped && args.via.is_empty() && !config.sites.is_empty());
+    let receivers = match sites {
+        Some(config) => ship_cli::sites(config, &set)?,
+        None => receivers(&args)?,
+    };
     let state = state(&args, &set, &logdir, &monitor)?;
     let mut ledger = Ledger::in_memory();
     let mut keeps_state = false;
@@ -68,18 +74,33 @@ fn run(line: Line<Args>) -> Result<()> {
         }
     }
     let epoch = log::epoch(&dir, state.as_ref())?;
-    let site = config.and_then(|config| config.site).unwrap_or_default();
+    let of_set = set.clone();
+    let reload = || read_again(&of_set);
+    let site = config.as_ref().and_then(|config| config.site.clone()).unwrap_or_default();
     let options = Options { site, ..args.options(scheme, set, epoch, only) };
     let status = match state.as_ref().filter(|_| keeps_state) {
         Some(state) => Some(Status::open(state.try_clone()?, about(&options, &logdir))),
         None => None,
     };
     let bell = Bell::new();
-    let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
+    let is_reloaded = sites.is_some() && from_file.is_some() && !options.once;
+    let (stop, reload) = if is_reloaded {
+        let wish = Wish::reload(bell.clone()).context("cannot catch signals")?;
+        (Stop::catch_but_hangup(bell.clone()), Some((wish, &reload as &ship::Read<'_>)))
+    } else {
+        (Stop::catch(bell.clone()), None)
+    };
+    let stop = stop.context("cannot catch signals")?;
     let look = Wish::look(bell.clone()).context("cannot catch signals")?;
-    let calls = Calls { bell, stop: &stop, look, reload: None };
+    let calls = Calls { bell, stop: &stop, look, reload };
     let shipping = Shipping { ledger, status, release, state: state.as_ref(), calls, monitor: &monitor };
     ship::run(&dir, receivers, &options, shipping)
+}
+
+/// The sites as they are configured now.
+fn read_again(set: &str) -> Result<Vec<Receiver>> {
+    let line: Line<Args> = config::parse(NAME).or_else(|code| fail(code, "cannot use the configuration"))?;
+    ship_cli::sites(&line.config.unwrap_or_default(), set)
 }
 
 /// To whom: commands, other machines, or the pipeline that the shell has built.
@@ -87,6 +108,9 @@ fn receivers(args: &Args) -> Result<Vec<Receiver>> {
     let receivers = args.receivers()?;
     if !receivers.is_empty() {
         return Ok(receivers);
+    }
+    if args.slot.is_some() || args.purge {
+        return fail(Code::Usage, "--slot and --purge need a receiver that acknowledges: --via, --to or a [[site]]");
     }
     let to = match &args.acks {
         Some(fifo) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),

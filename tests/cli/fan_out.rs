@@ -224,3 +224,63 @@ fn boundaries_are_counted_as_confirmed_in_time_or_not() {
     assert_eq!(ran.code, 0);
     assert!(ran.err.contains("1-1:2000 is not confirmed by all within 0.3 s"), "{ran:?}");
 }
+
+/// A configuration with these sites, each with a receiver in its own directory.
+fn configure(rig: &Rig, sites: &[&str]) {
+    let site = |name: &&str| {
+        let enabled = if *name == "off" { "enabled = false\n" } else { "" };
+        let via = format!("exec {} --acks {}", super::rig::APPLY, rig.path(name).display());
+        format!("[[site]]\nname = \"{name}\"\n{enabled}via = \"{via}\"\n")
+    };
+    let top = format!("set = \"shop\"\nhere = \"me\"\nlogdir = {:?}\nstate = {:?}\n", rig.master(), rig.path("state"));
+    let text = format!(
+        "{top}pattern = \"log.%S\"\n[ship]\nheartbeat = \"100ms\"\n{}",
+        sites.iter().map(site).collect::<String>()
+    );
+    fs::write(rig.path("shop.toml"), text).unwrap();
+}
+
+fn names(rig: &Rig) -> Vec<String> {
+    let status = status(rig);
+    status["sites"].as_array().unwrap().iter().map(|site| site["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn sites_come_from_the_configuration_and_hup_reads_it_again() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    configure(&rig, &["venus", "me", "off", "mars"]);
+    assert_eq!(rig.run("$SHIP -S -c shop.toml").code, 0);
+    assert_equal(&rig, &["venus", "mars"]);
+    assert!(!rig.path("me").exists() && !rig.path("off").exists());
+
+    let mut ship = rig.spawn("exec $SHIP -v -c shop.toml");
+    wait_for_sender(&rig);
+    assert_eq!(names(&rig), ["venus", "mars"]);
+    configure(&rig, &["venus", "pluto"]);
+    ship.signal(Signal::HUP);
+    eventually("the new sites", || names(&rig) == ["venus", "pluto"]);
+    rig.append("log.1", noise(500, 2));
+    wait(&rig, "--ack all");
+    assert_equal(&rig, &["venus", "pluto"]);
+    assert_eq!(fs::metadata(rig.path("mars/log.1")).unwrap().len(), 1000);
+    assert_eq!(site_named(&rig, "venus")["reconnects"], 0, "who stays is not disturbed");
+
+    // What cannot be read changes nothing.
+    fs::write(rig.path("shop.toml"), "[[site]]\nnam = 1\n").unwrap();
+    ship.signal(Signal::HUP);
+    eventually("a complaint", || ship.err().contains("the sites stay as they are"));
+    rig.append("log.1", noise(500, 3));
+    wait(&rig, "--ack all");
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+    configure(&rig, &["me", "off"]);
+    rig.run("$SHIP -S -c shop.toml").fails(2, "nobody to ship to");
+    // One who says where to begin builds the pipe.
+    rig.ok("$SHIP -S -c shop.toml --from oldest | $APPLY piped");
+    assert_equal(&rig, &["piped"]);
+}
+
+fn site_named(rig: &Rig, name: &str) -> Value {
+    status(rig)["sites"].as_array().unwrap().iter().find(|site| site["name"] == name).unwrap().clone()
+}

@@ -15,6 +15,7 @@ use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::release::Release;
 use crate::engine::ship::outlet::Compress;
 use crate::engine::ship::{Only, Options, Receiver, To};
+use crate::rule::config::{Config, Site};
 use crate::rule::quorum::Policy;
 use crate::rule::scheme::{Engine, Scheme};
 use crate::value::exit::{Code, Failure, fail};
@@ -121,11 +122,11 @@ pub struct Args {
     pub state: Option<PathBuf>,
 
     /// Keep log at a PostgreSQL master by this replication slot, made if missing, until it is flushed at the receiver
-    #[arg(long, value_name = "NAME", value_parser = Slot::parse_name, requires = "far")]
+    #[arg(long, value_name = "NAME", value_parser = Slot::parse_name)]
     pub slot: Option<String>,
 
     /// Have the master give up segments that are flushed at the receiver: a MariaDB server, or a Berkeley DB environment
-    #[arg(long, requires = "far", conflicts_with_all = ["slot", "segment"])]
+    #[arg(long, conflicts_with_all = ["slot", "segment"])]
     pub purge: bool,
 
     /// How to reach the server for --slot (a libpq conninfo without password) or --purge (a MariaDB option file)
@@ -158,6 +159,21 @@ pub fn compress(text: &str) -> Result<Compress, String> {
         },
         _ => Err("expected auto, zstd, zstd:LEVEL or none".to_owned()),
     }
+}
+
+/// The sites of a configuration that are shipped to: all that are enabled, but not this one itself.
+pub fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
+    let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
+    let receiver = |site: &Site| {
+        let via = site.via(set)?;
+        let (name, to) = (site.name.clone(), To::Via(Far::Command(via.clone())));
+        Ok(Receiver { name, shown: via, to, acks: site.acks, votes: site.votes, priority: site.priority })
+    };
+    let receivers: Vec<_> = others.map(receiver).collect::<Result<_>>()?;
+    if receivers.is_empty() {
+        return fail(Code::Usage, "no [[site]] is enabled, so there is nobody to ship to");
+    }
+    Ok(receivers)
 }
 
 impl Args {

@@ -214,11 +214,11 @@ pub struct Calls<'a> {
     /// Whether an immediate look was.
     pub look: Wish,
     /// Whether to read the receivers again, and from where.
-    pub reload: Option<(Wish, &'a Read)>,
+    pub reload: Option<(Wish, &'a Read<'a>)>,
 }
 
 /// Reads who the receivers are.
-pub type Read = dyn Fn() -> Result<Vec<Receiver>>;
+pub type Read<'a> = dyn Fn() -> Result<Vec<Receiver>> + 'a;
 
 /// Bytes of a look at the log's end.
 const LOOK: usize = 1 << 16;
