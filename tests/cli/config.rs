@@ -8,7 +8,7 @@ use std::process::Command;
 use repl::cli::config::load;
 
 use super::craft::{Stream, bookmark, feed, position};
-use super::rig::{APPLY, COMMANDS, Ran, Rig};
+use super::rig::{APPLY, COMMANDS, Ran, Rig, Sshd};
 
 /// Writes a configuration that is believed.
 fn place(rig: &Rig, name: &str, text: &str) {
@@ -248,6 +248,36 @@ fn behind_restrict_a_peer_names_the_key_s_own_file_or_none() {
     assert_eq!(asks(&rig, &forced, "repl-apply --acks", &variables).code, 0);
     assert_eq!(asks(&rig, &[], "repl-apply --acks --pattern log.%S other", &variables).code, 0);
     assert!(!rig.path("hacked").exists() && !rig.path("elsewhere").exists());
+}
+
+#[test]
+fn a_site_s_rsh_reaches_its_receiver_behind_a_forced_command() {
+    let (rig, sshd) = (Rig::new(), Sshd::start());
+    rig.write("log.1", "one");
+    let replica = rig.replica().display().to_string();
+    let file = rig.path("venus's own.toml").display().to_string();
+    place(&rig, "venus's own.toml", &format!("here = \"venus\"\nlogdir = \"{replica}\"\n"));
+    fs::copy(&file, rig.path("plain.toml")).unwrap();
+    let plain = rig.path("plain.toml").display().to_string();
+    place(&rig, "mars.toml", &format!("pattern = \"log.%S\"\n[[site]]\nname = \"venus\"\nrsh = \"{}\"\n", sshd.ssh()));
+    let mut venus = load(&rig.path("mars.toml")).unwrap().sites.remove(0);
+    let ship =
+        |via: String| Ran::from(rig.sh("$SHIP -S -c mars.toml master").env("REPL_OPT_VIA", via).output().unwrap());
+    sshd.force(&format!("restrict,command=\"{APPLY} --restrict {} -c {plain}\"", rig.root.path().display()));
+    venus.config = Some(plain);
+    let ran = ship(venus.via("orders").unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    rig.assert_equal();
+    // A name that a shell would take apart arrives whole, and is not this key's.
+    venus.config = Some(file);
+    ship(venus.via("orders").unwrap()).fails(2, "this key does not use /");
+    // Without a forced command the far shell runs what the site's prefix is given.
+    sshd.force("restrict");
+    rig.append("log.1", "two");
+    let there = format!("{APPLY} --acks -c {}", shell_words::quote(venus.config.as_ref().unwrap()));
+    let ran = ship(venus.far(&there).unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    rig.assert_equal();
 }
 
 #[test]

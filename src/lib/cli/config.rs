@@ -26,7 +26,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, 
 use self::given::{Given, lenient};
 use super::{args, report};
 use crate::edge::trusted;
-use crate::rule::config::secret::MASK;
 use crate::rule::config::{self, Commands, Config, LONGEST, PLACE, Takes, VARIABLE};
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, code_of, fail};
@@ -143,12 +142,8 @@ pub fn commands() -> Commands {
 
 /// Reads a file.
 pub fn load(path: &Path) -> Result<Config> {
-    understood(path, &trusted::read(path, LONGEST)?)
-}
-
-fn understood(path: &Path, text: &str) -> Result<Config> {
     let wrong = |wrong| Failure::new(Code::Usage, format!("cannot use {}, {wrong}", path.display()));
-    Ok(config::parse(text, &commands()).map_err(wrong)?)
+    Ok(config::parse(&trusted::read(path, LONGEST)?, &commands()).map_err(wrong)?)
 }
 
 /// A command line with file and environment.
@@ -216,9 +211,8 @@ impl Own {
         if is_the_sets && !path.exists() {
             return Ok(None);
         }
-        let text = trusted::read(&path, LONGEST)?;
-        let mut config = understood(&path, &text)?;
-        if text.contains(MASK) && !self.prints {
+        let mut config = load(&path)?;
+        if config.is_masked() && !self.prints {
             let text = format!("{} has secrets masked, as --print-config prints them", path.display());
             return Err(Failure::new(Code::Usage, text).hint("put them back in").into());
         }

@@ -170,6 +170,20 @@ impl Site {
 }
 
 impl Config {
+    /// Whether something in it is masked: a print of ours, that nothing can be done with.
+    pub fn is_masked(&self) -> bool {
+        let values = self.commands.values().flatten().flat_map(|(_, value)| match value {
+            Value::Flag(_) => Vec::new(),
+            Value::One(text) => vec![text],
+            Value::Many(texts) => texts.iter().collect(),
+        });
+        let Server { stop, start, status, promote, demote } = &self.server;
+        let server = [stop, start, status, promote, demote].into_iter().flatten();
+        let sites = self.sites.iter().flat_map(|site| [&site.address, &site.rsh, &site.via, &site.config]).flatten();
+        let mut texts = values.chain(server).chain(self.hooks.values()).chain(sites).chain(&self.address);
+        texts.any(|text| text.contains(secret::MASK))
+    }
+
     /// The line of a key: of the top level where the table's name is empty. `None` for what is not from a file.
     pub fn line(&self, table: &str, key: &str) -> Option<usize> {
         self.lines.get(&(table.to_owned(), key.to_owned())).copied()

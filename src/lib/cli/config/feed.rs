@@ -22,9 +22,10 @@ pub(super) struct Feed {
 }
 
 /// The key of the top level under which an operand of a command is printed.
-pub(super) fn key_of(command: &str, id: &str) -> Option<&'static str> {
+pub(super) fn key_of(command: &str, given: &Given, id: &str) -> Option<&'static str> {
     match (command, id) {
         (_, "logdir") => Some("logdir"),
+        ("repl-role", "dir") if given.chain == ["guard"] => Some("datadir"),
         ("repl-prune" | "repl-verify", "dir") | ("repl-fetch" | "repl-base", "archive") => Some("archive"),
         ("repl-base", "source") | ("repl-sync", "destination") => Some("datadir"),
         _ => None,
@@ -46,6 +47,10 @@ pub(super) fn feeds(command: &str, config: &Config, given: &Given) -> Vec<Feed> 
     let top = match command {
         "repl-ship" | "repl-wait" | "repl-status" => top.path("logdir", &log).path("state", &state),
         "repl-apply" => top.text("site", "here", config.site.as_deref()).path("logdir", &[log, archive].concat()),
+        "repl-role" => {
+            let top = top.path("logdir", &log).path("state", &state);
+            if given.chain == ["guard"] { top.path("dir", &data) } else { top }
+        }
         "repl-verify" => top.path("dir", &[archive, log].concat()),
         "repl-fetch" => top.path("archive", &[archive, log].concat()),
         "repl-prune" => {

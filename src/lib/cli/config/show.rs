@@ -24,7 +24,7 @@ pub(super) fn print(command: &Command, merged: &Merged, mut config: Config, set:
     config.set = set.or(config.set);
     config.commands.clear();
     for word in merged.line.words.iter().filter(|word| word.long.is_none()) {
-        if let Some(key) = key_of(name, &word.id) {
+        if let Some(key) = key_of(name, &merged.line, &word.id) {
             let path = Some(text(word.values.first().map_or(OsStr::new(""), OsString::as_os_str), &word.id)?.into());
             match key {
                 "logdir" => config.logdir = path,

@@ -129,7 +129,8 @@ fn it_is_said_whose_fault_it_is() {
     refuses("ship", "", &[], "", "required arguments were not provided");
     refuses("ship", "logdir = \"/l\"", &[], "--heartbeat x", "invalid value 'x' for '--heartbeat");
     refuses("ship", "logdir = \"/l\"", &[], "a b", "unexpected argument 'b'");
-    refuses("ship", "set = \"a********\"", &[], "a", "SET has secrets masked");
+    refuses("ship", "[server]\nstop = \"p=********\"", &[], "a", "SET has secrets masked");
+    gives("ship", "# ***************\nset = \"a\" # ***********", &[], "a", "--set=a -- a");
     // Another command's variable is nothing to this one.
     gives("ship", "", &[("TARGET", "/t")], "a", "-- a");
 }
@@ -161,7 +162,8 @@ fn keys_of_the_top_level_are_what_each_command_makes_of_them() {
         ("sync", "--replay", format!("{SYNC} --hook=after-sync=f --hook=on-error=e --replay -- /d")),
         ("sync", "--hook on-error=x /x /y", format!("{SYNC} --hook=on-error=x -- /x /y")),
         ("sync", "--server", format!("{SYNC} --server")),
-        ("role", "guard /d", "guard -- /d".to_owned()),
+        ("role", "guard", "guard -- /d".to_owned()),
+        ("role", "guard /x", "guard -- /x".to_owned()),
     ] {
         gives(table, file, &[], line, &words);
     }

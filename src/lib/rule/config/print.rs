@@ -14,7 +14,7 @@ impl Config {
         let top = [
             ("set", self.set.clone()),
             ("here", self.site.clone()),
-            ("address", self.address.clone()),
+            ("address", self.address.as_deref().map(mask)),
             ("engine", self.engine.clone()),
             ("pattern", self.pattern.clone()),
             ("logdir", path(&self.logdir)),
