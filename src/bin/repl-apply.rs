@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 
+use repl::cli::alert::Alarm;
 use repl::cli::apply::Args;
 use repl::cli::config::Line;
 use repl::cli::{args, config, narrate, report, restrict};
@@ -19,10 +20,15 @@ use repl::value::exit::{Code, fail};
 const NAME: &str = "repl-apply";
 
 fn main() -> ExitCode {
-    config::start(NAME, run)
+    let line: Line<Args> = match config::parse(NAME) {
+        Ok(line) => line,
+        Err(code) => return ExitCode::from(code as u8),
+    };
+    let alarm = Alarm::new(NAME, &line.args.alerts, &line.args.talk);
+    alarm.exit(run(line, &alarm))
 }
 
-fn run(line: Line<Args>) -> Result<()> {
+fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     let Line { mut args, file, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
@@ -48,7 +54,8 @@ fn run(line: Line<Args>) -> Result<()> {
         let at = apply::position(&dir, args.state.as_deref())?;
         return report::print(format!("{at}\n").as_bytes());
     }
-    receive(&dir, &args)
+    alarm.about(|| args.about(&dir));
+    receive(&dir, &args, alarm)
 }
 
 /// Merges what the peer asked for into the forced command's own options; returns the directory below the root.
@@ -89,11 +96,12 @@ fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn receive(dir: &Dir, args: &Args) -> Result<()> {
+fn receive(dir: &Dir, args: &Args, alarm: &Alarm) -> Result<()> {
     let options = args.options()?;
     let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
     let input = Inlet::new(link::stream_input()?, args.timeout, Some(stop.clone()));
     let timeout = args.timeout;
     let back = args.acks.then(|| Box::new(move |line: &_| link::print_line(&format!("{line}"), timeout)) as Back);
-    apply::run(dir, input, back, &options, &stop, &narrate::monitor(NAME, &args.talk))
+    let monitor = alarm.watch(narrate::monitor(NAME, &args.talk));
+    apply::run(dir, input, back, &options, &stop, &monitor)
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use clap::parser::ValueSource;
 
+use repl::cli::alert::Alarm;
 use repl::cli::config::Line;
 use repl::cli::ship::{self as ship_cli, Args};
 use repl::cli::{args, config, narrate};
@@ -25,18 +26,24 @@ use repl::value::exit::{Code, Failure, code_of, fail};
 const NAME: &str = "repl-ship";
 
 fn main() -> ExitCode {
-    config::start(NAME, run)
+    let line: Line<Args> = match config::parse(NAME) {
+        Ok(line) => line,
+        Err(code) => return ExitCode::from(code as u8),
+    };
+    let alarm = Alarm::new(NAME, &line.args.alerts, &line.args.talk);
+    alarm.exit(run(line, &alarm))
 }
 
-fn run(line: Line<Args>) -> Result<()> {
+fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     let Line { args, matches, config, file: from_file, .. } = line;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }
+    alarm.about(|| args.about());
     if args.heartbeat >= args.timeout {
         return fail(Code::Usage, "--timeout must be longer than --heartbeat");
     }
-    let monitor = narrate::monitor(NAME, &args.talk);
+    let monitor = alarm.watch(narrate::monitor(NAME, &args.talk));
     let (logdir, file) = place(&args)?;
     let dir = Dir::open(&logdir)?;
     let (scheme, pinned) = log::scheme_of(&dir, args.log.kind()?, None)?;

@@ -1,5 +1,6 @@
 //! Floor 4: the command line. Arguments, words on standard error, exit codes. Nothing below this floor prints.
 
+pub mod alert;
 pub mod apply;
 pub mod args;
 pub mod base;
@@ -14,4 +15,5 @@ pub mod role;
 pub mod ship;
 pub mod sync;
 pub mod verify;
+pub mod voice;
 pub mod wait;

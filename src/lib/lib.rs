@@ -98,6 +98,8 @@
 //! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |
 //! | a server is kept out of its directory (5) | [`engine::sync::marker`]; what brings it to an end: the `recover` of [`engine::sync::journal`] |
 //! | who holds the lock (7) | [`edge::lock`] |
+//! | a message has the wrong priority in the journal, or is no JSON | [`cli::voice`] |
+//! | `--on-error` calls too often, or not at all | [`rule::alert`] (when it is due), [`cli::alert`] (what is trouble) |
 //! | systemd restarts it | [`cli::narrate`] (ready, watchdog), `scripts/systemd` |
 
 pub mod cli;

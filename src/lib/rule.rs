@@ -1,5 +1,6 @@
 //! Floor 1: rules. Bytes and values in, values out: no path is opened, no clock is read, no environment is asked.
 
+pub mod alert;
 pub mod asking;
 pub mod config;
 pub mod digests;

@@ -9,6 +9,7 @@ mod rig;
 #[path = "../support/tree.rs"]
 mod tree;
 
+mod alert;
 mod apply;
 mod base;
 mod config;
@@ -29,6 +30,7 @@ mod ssh_remote;
 mod ssh_url;
 mod stream;
 mod sync;
+mod talk;
 mod verify;
 mod wait;
 

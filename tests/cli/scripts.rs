@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use super::rig::{APPLY, Ran, Rig, SHIP, Sshd, eventually, noise};
+use super::rig::{APPLY, COMMANDS, Ran, Rig, SHIP, Sshd, eventually, noise};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
 
@@ -108,6 +108,23 @@ fn a_lock_file_that_a_killed_pass_left_alarms_nobody() {
 }
 
 #[test]
+fn a_cron_pass_takes_the_configuration_of_a_set() {
+    let rig = Rig::new();
+    // One that says what it was told.
+    rig.ok("mkdir bin; printf '%s\\n' '#!/bin/sh' 'echo \"$@\" > told; exit \"$(cat code)\"' > bin/repl-ship; chmod +x bin/repl-ship");
+    rig.ok("touch shop.toml; echo 0 > code");
+    let pass = format!("export PATH=$PWD/bin:$PATH REPL_LOCK=$PWD/lock; {SCRIPTS}/repl-cron shop.toml");
+    let config = fs::canonicalize(rig.path("shop.toml")).unwrap();
+    silent(&rig.run(&pass));
+    assert_eq!(rig.ok("cat told"), format!("-S -c {}\n", config.display()));
+    silent(&rig.run(&format!("export REPL_OPTIONS='--bwlimit 1M' REPL_VIA='ssh x' REPL_LOGDIR=/srv/db; {pass}")));
+    assert_eq!(rig.ok("cat told"), format!("-S --bwlimit 1M -c {} --via ssh x -- /srv/db\n", config.display()));
+    rig.ok("echo 4 > code");
+    rig.run(&pass).fails(4, &format!("repl-cron: the pass over {} ended with exit code 4", config.display()));
+    rig.run(&pass.replace("shop.toml", "none.toml")).fails(2, "cannot read none.toml");
+}
+
+#[test]
 fn cron_settings_that_are_wrong_are_usage() {
     let rig = Rig::new();
     let run = |text: &str| {
@@ -188,18 +205,33 @@ fn a_line_is_printed_only_for_one_public_key_and_a_plain_root() {
     }
 }
 
+/// Whether a program is installed here.
+fn is_installed(program: &str) -> bool {
+    let paths = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    paths.split(':').any(|path| Path::new(path).join(program).exists())
+}
+
 #[test]
-fn completions_are_written_for_every_shell_and_bash_can_read_them() {
+fn completions_are_written_for_every_command_and_shells_can_read_them() {
     let rig = Rig::new();
-    rig.ok(&format!("mkdir bin; ln -s {SHIP} {APPLY} bin; touch bin/repl-ship.d bin/repl-nothing"));
+    let names = COMMANDS.map(|(name, _)| format!("repl-{}", name.to_lowercase()));
+    let links: Vec<_> = COMMANDS.iter().map(|(name, _)| format!("${name}")).collect();
+    rig.ok(&format!("mkdir bin; ln -s {} bin; touch bin/repl-ship.d bin/repl-nothing", links.join(" ")));
     rig.ok(&format!("{} --bin bin out", script("completions")));
-    assert_eq!(
-        rig.ok("cd out; ls */*"),
-        "bash/repl-apply\nbash/repl-ship\nfish/repl-apply.fish\nfish/repl-ship.fish\nzsh/_repl-apply\nzsh/_repl-ship\n"
-    );
-    rig.ok("for file in out/bash/*; do bash -n $file || exit; done");
+    for (shell, before, after) in [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")] {
+        let mut expected: Vec<_> = names.iter().map(|name| format!("{before}{name}{after}")).collect();
+        expected.sort();
+        assert_eq!(rig.ok(&format!("LC_ALL=C ls out/{shell}")).lines().collect::<Vec<_>>(), expected, "{shell}");
+        if shell == "bash" || is_installed(shell) {
+            rig.ok(&format!("for file in out/{shell}/*; do {shell} -n $file || exit; done"));
+        }
+    }
     rig.ok("head -n 1 out/zsh/_repl-ship | grep -q '^#compdef repl-ship'; grep -q -- '-l via' out/fish/repl-ship.fish");
-    rig.ok("grep -q -- --append-only out/bash/repl-apply");
+    rig.ok("grep -q -- --append-only out/bash/repl-apply && grep -q -w guard out/bash/repl-role");
+    // What bash offers behind the beginning of a word.
+    let offered = ". out/bash/repl-ship; offer=$(complete -p repl-ship | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+                   COMP_WORDS=(repl-ship --log-f) COMP_CWORD=1; $offer repl-ship --log-f repl-ship; echo ${COMPREPLY[*]}";
+    assert_eq!(rig.ok(offered), "--log-format\n");
     rig.run(&format!("{} --bin master out", script("completions"))).fails(2, "no commands in master");
 }
 
@@ -263,39 +295,135 @@ fn the_service_manager_is_told_ready_and_alive_also_while_the_receiver_is_away()
     assert_eq!(ship.wait().code, 0, "{}", ship.err());
 }
 
-/// The command line of a unit, for bash: systemd's `${X}` is one word, its `$X` is split.
-fn command_line(unit: &str) -> String {
-    let text = fs::read_to_string(format!("{SCRIPTS}/systemd/{unit}")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    line.split(' ')
-        .map(|word| if word.starts_with("${") { format!("\"{word}\" ") } else { format!("{word} ") })
+/// The services, with their text.
+fn services() -> Vec<(String, String)> {
+    let names = fs::read_dir(format!("{SCRIPTS}/systemd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with("@.service"));
+    names
+        .map(|name| (fs::read_to_string(format!("{SCRIPTS}/systemd/{name}")).unwrap(), name))
+        .map(|(a, b)| (b, a))
         .collect()
+}
+
+/// The command line of a unit.
+fn started(text: &str) -> &str {
+    text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap()
+}
+
+/// What `--help` of a command says; `None` where there is no such command.
+fn help(command: &str) -> Option<String> {
+    let ran = std::process::Command::new(Path::new(SHIP).with_file_name(command)).arg("--help").output().ok()?;
+    Some(String::from_utf8(ran.stdout).unwrap())
 }
 
 #[test]
 fn the_command_lines_of_the_units_ship() {
     let rig = Rig::new();
-    settings(&rig, None);
+    let via = format!("{APPLY} --acks {}", rig.replica().display());
+    let text =
+        format!("set = 'shop'\npattern = 'log.%S'\nlogdir = '{}'\n[ship]\nvia = '{via}'\n", rig.master().display());
+    fs::write(rig.path("shop.toml"), text).unwrap();
     for (round, unit) in ["repl-ship@.service", "repl-cron@.service"].into_iter().enumerate() {
         rig.append("log.1", noise(1000, round as u64));
-        let once = if unit.starts_with("repl-ship") { "REPL_OPTIONS=\"$REPL_OPTIONS --once\"" } else { ":" };
-        // The file's lines are the shell's, too, when each value is quoted.
-        let read = "while IFS='=' read -r name value; do case $name in REPL_*) value=${value#\\\"}; \
-                    printf -v $name %s \"${value%\\\"}\";; esac; done < job.env";
+        let (_, text) = services().into_iter().find(|(name, _)| name == unit).unwrap();
+        // systemd's `${X}` is one word, its `$X` is split, and so it is in bash.
+        let line = started(&text).replace("/etc/repl/%i", "shop").replace("${STATE_DIRECTORY}", "\"$STATE_DIRECTORY\"");
         rig.ok(&format!(
-            "{read}; STATE_DIRECTORY=$PWD/state; PATH=$(dirname $SHIP):$PATH; {once}; {}",
-            command_line(unit)
+            "STATE_DIRECTORY=$PWD/state; PATH=$(dirname $SHIP):$PATH; REPL_OPTIONS=--once; {}",
+            line.replace(" -S ", " ")
         ));
         rig.assert_equal();
     }
     assert!(rig.path("state/status.json").exists());
+    rig.append("log.1", noise(1000, 3));
+    silent(
+        &rig.run(&format!(
+            "export REPL_OPTIONS='--state state' REPL_LOCK=$PWD/lock; {} shop.toml",
+            script("repl-cron")
+        )),
+    );
+    rig.assert_equal();
 }
 
 #[test]
-fn the_unit_does_not_restart_what_asks_for_a_person() {
-    let text = fs::read_to_string(format!("{SCRIPTS}/systemd/repl-ship@.service")).unwrap();
-    assert!(text.contains("\nRestartPreventExitStatus=2 3 4 5 6 13\n"));
-    assert!(text.contains("\nRestart=on-failure\n"));
+fn the_units_name_flags_that_their_commands_have() {
+    let mut seen = 0;
+    for (name, text) in services() {
+        let line = started(&text);
+        let Some(help) = line.split(' ').next().filter(|command| command.starts_with("repl-")).and_then(help) else {
+            continue;
+        };
+        for flag in line.split(' ').filter(|word| word.starts_with("--") && word.len() > 2) {
+            assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{name}: {flag}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
+#[test]
+fn a_unit_that_ships_is_not_restarted_for_what_asks_for_a_person() {
+    let (_, text) = services().into_iter().find(|(name, _)| name == "repl-ship@.service").unwrap();
+    for line in ["RestartPreventExitStatus=2 3 4 5 6 11 13", "Restart=on-failure", "ExecReload=/bin/kill -HUP $MAINPID"]
+    {
+        assert!(text.lines().any(|other| other == line), "{line}");
+    }
+}
+
+#[test]
+fn every_timer_starts_a_service_and_every_service_gives_up_its_rights() {
+    for (name, text) in services() {
+        for line in ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "User=repl"] {
+            assert!(text.lines().any(|other| other == line), "{name}: {line}");
+        }
+    }
+    let timers = fs::read_dir(format!("{SCRIPTS}/systemd")).unwrap().map(|entry| entry.unwrap().path());
+    let timers: Vec<_> = timers.filter(|path| path.extension().is_some_and(|end| end == "timer")).collect();
+    assert!(timers.len() >= 6 && timers.iter().all(|timer| timer.with_extension("service").exists()), "{timers:?}");
+}
+
+#[test]
+fn users_and_directories_are_made_as_the_units_need_them() {
+    // Without root nobody can be given a directory.
+    if !is_installed("systemd-sysusers") || !is_installed("systemd-tmpfiles") || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let rig = Rig::new();
+    // The group that Debian reads logs by is there before us.
+    rig.ok("mkdir -p root/etc; printf 'root:x:0:\\nadm:x:4:\\n' > root/etc/group; printf 'root:x:0:0::/:/bin/sh\\n' > root/etc/passwd");
+    rig.ok(&format!("systemd-sysusers --root=$PWD/root {SCRIPTS}/sysusers.d/repl.conf"));
+    for _ in 0..2 {
+        rig.ok(&format!("systemd-tmpfiles --create --root=$PWD/root {SCRIPTS}/tmpfiles.d/repl.conf"));
+    }
+    let user = rig.ok("grep ^repl: root/etc/passwd");
+    let id = user.split(':').nth(2).unwrap();
+    let group = rig.ok("grep ^repl: root/etc/group").split(':').nth(2).unwrap().to_owned();
+    let expected = format!(
+        "750 0:{group} etc/repl\n755 {id}:{group} run/repl\n755 0:0 var/lib/repl\n700 {id}:{group} var/lib/repl/.ssh\n\
+         750 {id}:4 var/log/repl\n"
+    );
+    assert_eq!(
+        rig.ok("cd root; stat -c '%a %u:%g %n' etc/repl run/repl var/lib/repl var/lib/repl/.ssh var/log/repl"),
+        expected
+    );
+}
+
+#[test]
+fn logs_are_turned_under_those_who_write_them() {
+    if !is_installed("logrotate") {
+        return;
+    }
+    let rig = Rig::new();
+    rig.ok("mkdir logs; chmod 750 logs; echo before > logs/shop.log");
+    // As the one who runs this, in this directory.
+    let text = fs::read_to_string(format!("{SCRIPTS}/logrotate.d/repl")).unwrap();
+    let text = text.replace("/var/log/repl", rig.path("logs").to_str().unwrap()).replace("    su repl adm\n", "");
+    fs::write(rig.path("turn"), text).unwrap();
+    let path = "export PATH=$PATH:/usr/sbin; chmod 600 turn";
+    let checked = rig.run(&format!("{path}; logrotate -d -s state turn"));
+    assert!(checked.code == 0 && !checked.err.contains("error"), "{checked:?}");
+    rig.ok(&format!("{path}; exec 3>> logs/shop.log; logrotate -f -s state turn; echo after >&3"));
+    assert_eq!(rig.ok("cat logs/shop.log.1; echo --; cat logs/shop.log"), "before\n--\nafter\n");
 }
 
 #[test]

@@ -7,10 +7,13 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 
+use super::alert::{About, Alerts};
 use super::args::{self, Log, Talk};
+use crate::edge::dir::Dir;
 use crate::edge::hook::Hook;
 use crate::engine::apply::feed::{self, Command, Each};
 use crate::engine::apply::{Differing, Options, Sync};
+use crate::engine::site;
 use crate::value::exit::{Code, fail};
 use crate::value::units;
 
@@ -103,6 +106,10 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 
+    /// Whom to call.
+    #[command(flatten)]
+    pub alerts: Alerts,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
@@ -132,6 +139,15 @@ fn each(text: &str) -> Result<Each, String> {
 }
 
 impl Args {
+    /// What is known of it once its directory is.
+    pub fn about(&self, dir: &Dir) -> About {
+        let logdir = dir.path().to_owned();
+        let (set, site) = (self.set.clone().unwrap_or_default(), self.site.clone().unwrap_or_default());
+        let (dir, path) = (dir.try_clone().ok(), self.state.clone());
+        let state = move || site::peek(dir.as_ref()?, path.as_deref()).ok().flatten();
+        About { set, site, logdir, state: Box::new(state) }
+    }
+
     /// What the engine is told.
     pub fn options(&self) -> Result<Options> {
         let feed = match &self.feed {

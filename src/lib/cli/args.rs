@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::voice::Words;
 use crate::edge::ssh;
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::{Engine, Kind};
@@ -22,6 +23,10 @@ pub struct Talk {
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
+
+    /// What it looks like.
+    #[command(flatten)]
+    pub words: Words,
 }
 
 /// Which log this is.

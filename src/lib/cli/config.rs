@@ -24,7 +24,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, value_parser};
 
 use self::given::{Given, lenient};
-use super::{args, report};
+use super::{args, report, voice};
 use crate::edge::trusted;
 use crate::rule::config::{self, Commands, Config, LONGEST, PLACE, Takes, VARIABLE};
 use crate::value::escape::show;
@@ -74,31 +74,36 @@ pub fn start<A: CommandFactory + FromArgMatches>(name: &str, run: impl FnOnce(Li
 
 /// The command line of this process. `Err` is how to exit when there is nothing to run: all has been said by then.
 pub fn parse<A: CommandFactory + FromArgMatches>(name: &str) -> Result<Line<A>, Code> {
+    parse_ending(name, |code| code as u8)
+}
+
+/// The same for a command that exits with another status than the code's own.
+pub fn parse_ending<A>(name: &str, status: fn(Code) -> u8) -> Result<Line<A>, Code>
+where
+    A: CommandFactory + FromArgMatches,
+{
     let mut command = complete(A::command());
     command.build();
     let read = read(&command, std::env::args_os().collect(), &variables()).and_then(|read| {
         let Some(read) = read else { return Ok(None) };
         let Read { matches, words, config, file } = read;
+        voice::choose(&matches);
         let args = A::from_arg_matches(&matches)?;
         Ok(Some(Line { args, matches, words, config, file }))
     });
     match read {
         Ok(line) => line.ok_or(Code::Done),
-        Err(error) => Err(tell(name, &error)),
+        Err(error) => Err(tell(name, &error, status)),
     }
 }
 
-/// Words of clap are printed as clap does: help goes to standard output, and is no failure where it can be printed.
-fn tell(name: &str, error: &anyhow::Error) -> Code {
-    let Some(words) = error.downcast_ref::<clap::Error>() else {
-        report::tell(name, error);
-        return code_of(error);
-    };
-    match (words.use_stderr(), words.print()) {
-        (true, _) => Code::Usage,
-        (false, Ok(())) => Code::Done,
-        (false, Err(_)) => Code::Failed,
+fn tell(name: &str, error: &anyhow::Error, status: fn(Code) -> u8) -> Code {
+    if let Some(words) = error.downcast_ref::<clap::Error>() {
+        return report::usage(name, words, status(Code::Usage));
     }
+    let code = code_of(error);
+    report::tell(name, error, status(code));
+    code
 }
 
 /// The variables that are flags, without their prefix.

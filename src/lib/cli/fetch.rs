@@ -11,6 +11,7 @@ use clap::Parser;
 use clap_complete::Shell;
 
 use super::args::Talk;
+use super::voice::{Level, Message};
 use super::{config, report};
 use crate::engine::fetch::{Found, Options};
 use crate::value::exit::{Code, RECOVERY_ENDS};
@@ -53,7 +54,7 @@ pub struct Args {
 impl Args {
     /// Reads the command line; `Err` is how to exit when there is nothing to fetch.
     pub fn read() -> Result<Args, ExitCode> {
-        config::parse(NAME).map(|line| line.args).map_err(|code| match code {
+        config::parse_ending(NAME, |_| RECOVERY_ENDS).map(|line| line.args).map_err(|code| match code {
             Code::Done => ExitCode::SUCCESS,
             _ => ExitCode::from(RECOVERY_ENDS),
         })
@@ -80,7 +81,7 @@ impl Args {
                 ExitCode::from(Code::Failed as u8)
             }
             Err(error) => {
-                report::tell(NAME, error);
+                report::tell(NAME, error, RECOVERY_ENDS);
                 ExitCode::from(RECOVERY_ENDS)
             }
         }
@@ -91,7 +92,8 @@ impl Args {
 /// of the log.
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        report::say(NAME, &panic.to_string());
+        let code = Some((RECOVERY_ENDS, Code::Failed));
+        Message { code, ..Message::new(Level::Error, &panic.to_string()) }.say(NAME);
         std::process::exit(RECOVERY_ENDS.into());
     }));
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::voice::Words;
+
 /// Say what a database's directory may be used for
 #[derive(Parser, Debug)]
 #[command(
@@ -18,6 +20,10 @@ pub struct Args {
     /// What is asked.
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// What messages look like.
+    #[command(flatten)]
+    pub words: Words,
 
     /// Print completions for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]

@@ -1,13 +1,15 @@
 //! The arguments of `repl-ship`, and what they mean to the engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgGroup, Parser};
 use clap_complete::Shell;
 
+use super::alert::{About, Alerts};
 use super::args::{self, Log, Talk};
+use crate::edge::dir::Dir;
 use crate::edge::link::Far;
 use crate::engine::bdb::Environment;
 use crate::engine::mariadb::Server;
@@ -138,6 +140,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "purge")]
     pub home: Option<PathBuf>,
 
+    /// Whom to call.
+    #[command(flatten)]
+    pub alerts: Alerts,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
@@ -177,6 +183,18 @@ pub fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
 }
 
 impl Args {
+    /// What is known of it before anything is looked at.
+    pub fn about(&self) -> About {
+        let logdir = match &self.segment {
+            Some(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
+            None => self.logdir.clone().unwrap_or_default(),
+        };
+        let set = self.set.clone().unwrap_or_default();
+        let path = self.state.clone().or_else(|| args::default_state(&set, &logdir));
+        let state = move || path.as_deref().and_then(|path| Dir::create(path).ok());
+        About { set, site: String::new(), logdir, state: Box::new(state) }
+    }
+
     /// The receivers that are to be started.
     pub fn receivers(&self) -> Result<Vec<Receiver>> {
         let via = |command: &String| Receiver::new(command, To::Via(Far::Command(command.clone())));

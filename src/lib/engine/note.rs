@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::value::exit::{Code, code_of};
 use crate::value::position::{Position, Segment};
 use crate::value::time::Time;
 
@@ -23,6 +24,8 @@ pub enum Note {
     },
     /// Something an operator should see though work goes on.
     Warning(String),
+    /// Something that failed and is tried again.
+    Trouble(Trouble),
     /// A detail for those who ask.
     Detail(String),
     /// A note about one of several receivers.
@@ -31,6 +34,26 @@ pub enum Note {
     Ready,
     /// Alive: the main loop has come round.
     Alive,
+}
+
+/// What has failed though work goes on. It is shown as a warning; an operator may want to be called for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What the command would end with, did it not go on.
+    pub code: Code,
+    /// What has failed.
+    pub text: String,
+    /// What is done about it: `trying again in 2.0 s`.
+    pub next: String,
+    /// The site it is about, where that has a name.
+    pub site: Option<String>,
+}
+
+impl Note {
+    /// A failure, and what is done about it.
+    pub fn trouble(error: &anyhow::Error, next: String) -> Note {
+        Note::Trouble(Trouble { code: code_of(error), text: format!("{error:#}"), next, site: None })
+    }
 }
 
 /// Where notes go.

@@ -68,6 +68,11 @@ impl Code {
         REGISTER.iter().map(|(code, _)| *code).find(|code| *code as u8 == number)
     }
 
+    /// Its name in the manual.
+    pub fn name(self) -> &'static str {
+        REGISTER[self as usize].1
+    }
+
     /// Whether the same attempt may succeed later by itself: a busy or unreachable peer, or a full disk.
     pub fn is_transient(self) -> bool {
         matches!(self, Code::Busy | Code::Link | Code::Full)
@@ -149,6 +154,7 @@ mod tests {
         for (number, (code, _)) in REGISTER.iter().enumerate() {
             assert_eq!(*code as usize, number);
             assert_eq!(Code::from_number(number as u8), Some(*code));
+            assert_eq!(REGISTER[number].1, code.name());
         }
         assert_eq!(Code::from_number(14), None);
     }

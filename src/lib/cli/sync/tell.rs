@@ -47,7 +47,7 @@ pub fn say(args: &Args, told: &Told, say: Say, bytes: &[u8]) {
     told.bar.suspend(|| match say {
         // When standard output is gone, the exit code remains.
         Say::Out => drop(report::print(&harmless(bytes))),
-        Say::Warning if !args.talk.quiet => report::say(args.program, &words()),
+        Say::Warning if !args.talk.quiet => report::warn(args.program, &words()),
         Say::Verbose if args.talk.verbose => report::say(args.program, &words()),
         Say::Report => *told.report.lock() = Some(bytes.to_vec()),
         Say::Warning | Say::Verbose | Say::Progress => {}

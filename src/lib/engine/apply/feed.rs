@@ -195,8 +195,8 @@ impl<'a> Feed<'a> {
                 Pause::Until(when) => bell.wait_until(when),
                 Pause::Gate => Self::rest(GATE_RETRY, bell, stop, ending),
                 Pause::Failed(error) => {
-                    let text = format!("{error:#}; feeding is tried again in {} s, receiving goes on", retry.as_secs());
-                    (self.monitor)(Note::Warning(text));
+                    let next = format!("feeding is tried again in {} s, receiving goes on", retry.as_secs());
+                    (self.monitor)(Note::trouble(&error, next));
                     Self::rest(retry, bell, stop, ending);
                     retry = (retry * 2).min(RETRY_MOST);
                 }

@@ -19,7 +19,7 @@ use super::tap::Tap;
 use super::wait::Desk;
 use super::{Calls, Options, Receiver};
 use crate::edge::dir::Dir;
-use crate::engine::note::{Monitor, Note};
+use crate::engine::note::{Monitor, Note, Trouble};
 use crate::rule::quorum::{Level, Policy};
 use crate::value::exit::{Code, Failure, code_of, hint_of};
 use crate::value::position::Position;
@@ -134,9 +134,8 @@ impl<'a> Fleet<'a> {
             };
             self.board.lost(id, Link::Refused, Some((code_of(&error), format!("{error:#}"))));
             if crew.count > 1 {
-                let text = format!("{}: {error:#}", working.name);
-                let rest = if self.options.once { "" } else { "; this site is given up, the others go on" };
-                (self.monitor)(Note::Warning(format!("{text}{rest}")));
+                let next = "this site is given up, the others go on".to_owned();
+                of_site(self.monitor, working.name.clone())(Note::trouble(&error, next));
             }
             crew.ended.push((working.name, error));
         }
@@ -176,7 +175,8 @@ impl<'a> Fleet<'a> {
         if let Some(first) = self.board.expire() {
             if !std::mem::replace(&mut crew.is_failing, true) {
                 let text = format!("{first} is not confirmed by {policy} within {patience} s");
-                (self.monitor)(Note::Warning(text));
+                let error = Failure::new(Code::Unconfirmed, text).into();
+                (self.monitor)(Note::trouble(&error, "shipping goes on".into()));
             }
         } else if crew.is_failing && self.board.look(Facts::is_confirmed) {
             crew.is_failing = false;
@@ -269,6 +269,7 @@ fn of_site(monitor: &Monitor, name: String) -> Monitor {
         Note::Ready | Note::Alive => (monitor)(note),
         // One bar cannot show the way of many.
         Note::Progress { .. } => {}
+        Note::Trouble(trouble) => (monitor)(Note::Trouble(Trouble { site: Some(name.clone()), ..trouble })),
         note => (monitor)(Note::Of(name.clone(), Box::new(note))),
     })
 }

@@ -82,7 +82,7 @@ impl Releasing {
                     return;
                 }
                 Err(error) => {
-                    (monitor)(Note::Warning(format!("{error:#}; log is kept at the master until this works")));
+                    (monitor)(Note::trouble(&error, "log is kept at the master until this works".to_owned()));
                     if is_ended {
                         return;
                     }

@@ -41,7 +41,7 @@ impl Berth<'_> {
             }
             self.board.lost(self.id, Link::Retrying, Some((code_of(&error), format!("{error:#}"))));
             let jitter = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
-            (self.monitor)(Note::Warning(format!("{error:#}; trying again in {:.1} s", jitter.as_secs_f64())));
+            (self.monitor)(Note::trouble(&error, format!("trying again in {:.1} s", jitter.as_secs_f64())));
             self.orders.rest(Instant::now() + jitter, &|| (self.monitor)(Note::Alive));
             if self.orders.is_ending() {
                 return if self.orders.is_abandoned() { Err(error) } else { Ok(()) };
