@@ -194,12 +194,12 @@ impl Merged {
         [self.program.clone()].into_iter().chain(given.print()).collect()
     }
 
-    /// Takes what is of a lower rank than all that is there. Returns whether something gave way that is not the same flag.
+    /// Takes what is of a lower rank than all that is there. Returns whether some flag is not given any more by this.
     fn take(&mut self, command: &Command, additions: Vec<Addition>) -> bool {
         let above = self.given();
         let is_there = |id: &str| above.has(id) || self.added.iter().any(|addition| addition.word.id == id);
         let (same, other): (Vec<_>, Vec<_>) = additions.into_iter().partition(|addition| is_there(&addition.word.id));
-        drop(same);
+        let is_taken_back = same.iter().any(|addition| !above.has(&addition.word.id));
         let conflicts = |addition: &Addition| {
             let words = self.words(&above.with(Some(&addition.word)));
             !addition.word.values.is_empty()
@@ -211,7 +211,7 @@ impl Merged {
         let is_alone = above.words.is_empty();
         let (gone, kept): (Vec<_>, Vec<_>) = other.into_iter().partition(|addition| !is_alone && conflicts(addition));
         self.added.extend(kept);
-        !gone.is_empty()
+        is_taken_back || !gone.is_empty()
     }
 
     fn top(&mut self, target: &Target, config: &Config, file: &str) -> Vec<Addition> {

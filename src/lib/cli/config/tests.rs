@@ -82,6 +82,8 @@ fn what_conflicts_with_a_higher_rank_gives_way() {
     // What needs it goes with it.
     gives("ship", via, &[], "--acks f a", "--acks=f -- a");
     gives("ship", "[ship]\nto = \"ssh://h/d\"\nidentity = [\"k\"]\n", &[], "--via x a", "--via=x -- a");
+    let purge = "[ship]\nvia = \"x\"\npurge = true\nhome = \"/h\"\n";
+    gives("ship", purge, &[("PURGE", "false")], "a", "--via=x -- a");
     // A false gives nothing, and nothing gives way to it.
     gives("ship", via, &[("PURGE", "false")], "a", "--via=x --slot=s -- a");
     gives("ship", "logdir = \"/l\"\n", &[], "--segment s", "--segment=s");
@@ -204,4 +206,33 @@ fn completions_need_nothing_else() {
     let words = ["repl-ship", "--completions", "bash"].map(OsString::from).to_vec();
     let read = read(&command("ship"), words, &[("NONSENSE".into(), "x".into())]).unwrap().unwrap();
     assert_eq!(read.words, ["--completions=bash"]);
+}
+
+#[test]
+fn every_key_of_every_table_is_judged_by_its_flag() {
+    let known = commands();
+    let read = |text: &str| config::parse(text, &known);
+    for (table, keys) in &known {
+        let wrong = read(&format!("\n[{table}]\nno-such-flag = 1")).unwrap_err();
+        assert!(wrong.line == 3 && wrong.text.starts_with(&format!("[{table}] no-such-flag is not known")), "{wrong}");
+        for key in NEVER {
+            assert!(read(&format!("[{table}]\n{key} = true")).is_err(), "{table} {key}");
+        }
+        for (key, takes) in keys {
+            let (right, wrong) = match takes {
+                Takes::Nothing => (vec!["true", "false"], vec!["\"true\"", "1", "[true]"]),
+                Takes::One => (vec!["\"a\"", "1"], vec!["true", "1.5", "[\"a\"]", "{a = 1}", "2026-04-18"]),
+                Takes::Many => (vec!["\"a\"", "[]", "[\"a\", 1]"], vec!["true", "[true]", "[[\"a\"]]"]),
+            };
+            let line = |value: &str| format!("[{table}]\n{key} = {value}\n");
+            for value in right {
+                let printed = read(&line(value)).unwrap().print("", &[]);
+                assert_eq!(read(&printed).unwrap().print("", &[]), printed, "{table} {key}");
+            }
+            for value in wrong {
+                assert!(read(&line(value)).is_err(), "{table} {key} {value}");
+            }
+            assert!(read(&(line("1") + &line("1"))).is_err(), "{table} {key}");
+        }
+    }
 }
