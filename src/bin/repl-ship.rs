@@ -58,7 +58,8 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
     let is_piped = args.acks.is_some() || matches.value_source("from") == Some(ValueSource::CommandLine);
-    let sites = config.as_ref().filter(|config| !is_piped && args.via.is_empty() && !config.sites.is_empty());
+    let is_told = is_piped || !args.via.is_empty() || !args.to.is_empty();
+    let sites = config.as_ref().filter(|config| !is_told && !config.sites.is_empty());
     let receivers = match sites {
         Some(config) => ship_cli::sites(config, &set)?,
         None => receivers(&args)?,

@@ -3,21 +3,23 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use serde_json::json;
 
+use repl::cli::config::Line;
 use repl::cli::wait::Args;
-use repl::cli::{args, narrate, report};
+use repl::cli::{args, config, narrate, report};
 use repl::engine::note::Note;
 use repl::engine::wait;
 
 const NAME: &str = "repl-wait";
 
 fn main() -> ExitCode {
-    report::exit(NAME, run(&Args::parse()))
+    config::start(NAME, run)
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(line: Line<Args>) -> Result<()> {
+    let args = line.args;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }

@@ -232,7 +232,9 @@ fn configure(rig: &Rig, sites: &[&str]) {
         let via = format!("exec {} --acks {}", super::rig::APPLY, rig.path(name).display());
         format!("[[site]]\nname = \"{name}\"\n{enabled}via = \"{via}\"\n")
     };
-    let top = format!("set = \"shop\"\nhere = \"me\"\nlogdir = {:?}\nstate = {:?}\n", rig.master(), rig.path("state"));
+    let (logdir, state) = (rig.master(), rig.path("state"));
+    let paths = format!("logdir = \"{}\"\nstate = \"{}\"\n", logdir.display(), state.display());
+    let top = format!("set = \"shop\"\nhere = \"me\"\n{paths}");
     let text = format!(
         "{top}pattern = \"log.%S\"\n[ship]\nheartbeat = \"100ms\"\n{}",
         sites.iter().map(site).collect::<String>()

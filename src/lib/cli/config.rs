@@ -34,7 +34,7 @@ use crate::value::exit::{Code, Failure, code_of, fail};
 pub type Table = (&'static str, fn() -> Command);
 
 /// The commands that have a table.
-pub const COMMANDS: [Table; 9] = [
+pub const COMMANDS: [Table; 10] = [
     ("apply", super::apply::Args::command),
     ("base", super::base::Args::command),
     ("fetch", super::fetch::Args::command),
@@ -44,6 +44,7 @@ pub const COMMANDS: [Table; 9] = [
     ("ship", super::ship::Args::command),
     ("sync", super::sync::Args::command),
     ("verify", super::verify::Args::command),
+    ("wait", super::wait::Args::command),
 ];
 
 /// Flags that are no configuration.

@@ -45,6 +45,8 @@ pub(super) fn feeds(command: &str, config: &Config, given: &Given) -> Vec<Feed> 
     let state = [("state", config.state.as_deref())];
     let server = &config.server;
     let top = match command {
+        // Without a position its place would be taken.
+        "repl-wait" if !is("what") => top.path("state", &state),
         "repl-ship" | "repl-wait" | "repl-status" => top.path("logdir", &log).path("state", &state),
         "repl-apply" => top.text("site", "here", config.site.as_deref()).path("logdir", &[log, archive].concat()),
         "repl-role" => {
