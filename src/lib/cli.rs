@@ -13,6 +13,7 @@ pub mod report;
 pub mod restrict;
 pub mod role;
 pub mod ship;
+pub mod status;
 pub mod sync;
 pub mod verify;
 pub mod voice;

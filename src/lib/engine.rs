@@ -16,6 +16,7 @@ pub mod recover;
 pub mod release;
 pub mod ship;
 pub mod site;
+pub mod status;
 pub mod sync;
 pub mod verify;
 pub mod wait;

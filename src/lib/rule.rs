@@ -9,6 +9,7 @@ pub mod pattern;
 pub mod quorum;
 pub mod retention;
 pub mod scheme;
+pub mod status;
 pub mod stream;
 pub mod sync;
 pub mod verdict;

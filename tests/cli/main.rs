@@ -28,6 +28,7 @@ mod ship;
 mod ssh;
 mod ssh_remote;
 mod ssh_url;
+mod status;
 mod stream;
 mod sync;
 mod talk;

@@ -23,9 +23,10 @@ pub const SYNC: &str = env!("CARGO_BIN_EXE_repl-sync");
 pub const BASE: &str = env!("CARGO_BIN_EXE_repl-base");
 pub const RECOVER: &str = env!("CARGO_BIN_EXE_repl-recover");
 pub const WAIT: &str = env!("CARGO_BIN_EXE_repl-wait");
+pub const STATUS: &str = env!("CARGO_BIN_EXE_repl-status");
 
 /// All of them, each with the variable by which scripts find it.
-pub const COMMANDS: [(&str, &str); 10] = [
+pub const COMMANDS: [(&str, &str); 11] = [
     ("SHIP", SHIP),
     ("APPLY", APPLY),
     ("WAIT", WAIT),
@@ -36,6 +37,7 @@ pub const COMMANDS: [(&str, &str); 10] = [
     ("SYNC", SYNC),
     ("BASE", BASE),
     ("RECOVER", RECOVER),
+    ("STATUS", STATUS),
 ];
 
 /// Longest wait for anything: far above what is needed, so that only a real hang meets it.

@@ -79,14 +79,17 @@ pub fn completions(command: Command, shell: Shell) -> Result<()> {
 /// Where a sender's state is by default: `/var/lib/repl/SET` for root, `$XDG_STATE_HOME/repl/SET` for others. SET is the
 /// set's name, or one made from the log directory's path.
 pub fn default_state(set: &str, log: &std::path::Path) -> Option<PathBuf> {
-    let base = if rustix::process::geteuid().is_root() {
-        PathBuf::from("/var/lib/repl")
-    } else {
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        state.or_else(home)?.join("repl")
-    };
-    Some(base.join(set_name(set, log)))
+    states_home().map(|home| home.join(set_name(set, log)))
+}
+
+/// Where the states of all senders are by default, a directory each.
+pub fn states_home() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/repl"));
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    state.or_else(home).map(|home| home.join("repl"))
 }
 
 /// A file name for a set: its name, or the log directory's path joined by dashes. Where that could mean two things, a

@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use anyhow::{Context as _, Result};
 
 use super::dir::Dir;
+use super::read::read_at;
 use crate::value::exit::{Code, fail};
 
 /// An open journal.
@@ -101,6 +102,23 @@ pub fn read(dir: &Dir, name: &str, mut line: impl FnMut(&str) -> Result<()>) -> 
             None => return Ok(()),
         }
     }
+}
+
+/// The last whole lines of a journal, at most so many bytes of them, in order; none when there is none. What is not text
+/// is shown as such: this is for reports.
+pub fn tail(dir: &Dir, name: &str, most: u64) -> Result<Vec<String>> {
+    let Some(file) = dir.open_read(name)? else {
+        return Ok(Vec::new());
+    };
+    let length = file.metadata()?.len();
+    let mut bytes = vec![0; length.min(most) as usize];
+    let from = length - bytes.len() as u64;
+    let count = read_at(&file, &mut bytes, from).with_context(|| format!("cannot read {}", dir.shown(name)))?;
+    let text = String::from_utf8_lossy(&bytes[..count]);
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    // The first may have lost its beginning.
+    let cut = usize::from(from > 0);
+    Ok(whole.lines().skip(cut).map(str::to_owned).collect())
 }
 
 /// Takes the lines out that are not kept: at every instant, and after a power cut, all of them are there or only those
@@ -200,6 +218,17 @@ mod tests {
         assert_eq!(lines, ["one", "two", "three"]);
         drop(Journal::open(&dir, "j", |line| line != "two").unwrap());
         assert_eq!(std::fs::read_to_string(root.path().join("j")).unwrap(), "one\n");
+    }
+
+    #[test]
+    fn a_tail_has_whole_lines_only() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        assert_eq!(tail(&dir, "j", 9).unwrap(), [""; 0]);
+        std::fs::write(root.path().join("j"), "one\ntwo\nthree\nfou").unwrap();
+        assert_eq!(tail(&dir, "j", 100).unwrap(), ["one", "two", "three"]);
+        assert_eq!(tail(&dir, "j", 12).unwrap(), ["three"]);
+        assert_eq!(tail(&dir, "j", 3).unwrap(), [""; 0]);
     }
 
     fn lines(dir: &Dir) -> Vec<String> {

@@ -51,9 +51,58 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A size for people: `123 B`, `3.1 MiB`.
+pub fn tell_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let (mut amount, mut unit) = (bytes as f64 / 1024.0, 0);
+    while amount >= 1023.95 && unit + 1 < UNITS.len() {
+        (amount, unit) = (amount / 1024.0, unit + 1);
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+/// Seconds for people: `0.4 s`, `42 s`, `3 m 20 s`, `2 h 5 m`, `3 d 4 h`. What is not a number of them is `?`.
+pub fn tell_seconds(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".to_owned();
+    }
+    if seconds < 9.95 && seconds > 0.0 {
+        return format!("{seconds:.1} s");
+    }
+    // Beyond that, more than thirty thousand years, one figure is as good as another.
+    let whole = Duration::from_secs_f64(seconds.round().min(1e12)).as_secs();
+    let pair = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large} {large_unit}"),
+        _ => format!("{large} {large_unit} {small} {small_unit}"),
+    };
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => pair(whole / 60, "m", whole % 60, "s"),
+        3600..86_400 => pair(whole / 3600, "h", whole % 3600 / 60, "m"),
+        _ => pair(whole / 86_400, "d", whole % 86_400 / 3600, "h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_told_in_two_figures_or_units() {
+        let sizes = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (u64::MAX, "16.0 EiB")];
+        for (bytes, told) in sizes {
+            assert_eq!(tell_size(bytes), told);
+        }
+        let seconds =
+            [(0.0, "0 s"), (0.04, "0.0 s"), (0.4, "0.4 s"), (9.96, "10 s"), (59.6, "1 m"), (200.0, "3 m 20 s")];
+        let long = [(7500.0, "2 h 5 m"), (273_600.0, "3 d 4 h"), (f64::INFINITY, "?"), (-1.0, "?")];
+        for (amount, told) in seconds.into_iter().chain(long) {
+            assert_eq!(tell_seconds(amount), told);
+        }
+    }
 
     #[test]
     fn sizes() {

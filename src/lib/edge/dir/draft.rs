@@ -26,6 +26,8 @@ use crate::value::octets;
 
 /// Less what the umask takes away: a server whose group may read its files says so by it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
+/// The same of what is made for everybody to read, such as a page.
+const PUBLIC: Mode = Mode::from_raw_mode(0o666);
 
 /// Zeros of this length are left out.
 const PIECE: usize = 1 << 16;
@@ -36,6 +38,7 @@ pub struct Place {
     dir: Dir,
     name: OsString,
     shown: String,
+    mode: Mode,
 }
 
 /// A file that is being written. Dropped before [`Draft::finish`], it leaves nothing behind.
@@ -56,7 +59,13 @@ impl Place {
             return fail(Code::Usage, format!("'{}' does not name a file", shown(path)));
         };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Ok(Place { dir: Dir::open(parent.unwrap_or(Path::new(".")))?, name: name.to_owned(), shown: shown(path) })
+        let dir = Dir::open(parent.unwrap_or(Path::new(".")))?;
+        Ok(Place { dir, name: name.to_owned(), shown: shown(path), mode: MODE })
+    }
+
+    /// The same for a file that is made for others: who may read it is left to the umask.
+    pub fn public(path: &Path) -> Result<Place> {
+        Ok(Place { mode: PUBLIC, ..Place::of(path)? })
     }
 
     /// Whether it is in this directory, by whatever path.
@@ -76,16 +85,17 @@ impl Place {
         let mut temporary = OsString::from(".");
         temporary.push(&self.name);
         temporary.push(".draft");
-        let file = locked(&self.dir, &temporary).with_context(|| format!("cannot write {}", self.shown()))?;
+        let file =
+            locked(&self.dir, &temporary, self.mode).with_context(|| format!("cannot write {}", self.shown()))?;
         Ok(Draft { place: self, temporary, file, length: 0, is_placed: false })
     }
 }
 
 /// The draft, ours alone and empty.
-fn locked(dir: &Dir, name: &OsStr) -> Result<File> {
+fn locked(dir: &Dir, name: &OsStr, mode: Mode) -> Result<File> {
     loop {
         let fd =
-            fs::openat(&dir.fd, name, FILE_FLAGS | OFlags::RDWR | OFlags::CREATE, MODE).map_err(io::Error::from)?;
+            fs::openat(&dir.fd, name, FILE_FLAGS | OFlags::RDWR | OFlags::CREATE, mode).map_err(io::Error::from)?;
         let file = File::from(fd);
         lock::wait(&file)?;
         let opened = fs::fstat(&file).map_err(io::Error::from)?;

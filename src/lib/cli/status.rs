@@ -1,0 +1,200 @@
+//! The arguments of `repl-status`, what they mean to the engine, and where its report goes.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use clap_complete::Shell;
+
+use super::args::{self, Talk};
+use super::report;
+use crate::edge::bell::Bell;
+use crate::edge::dir::draft::Place as File;
+use crate::edge::signal::Stop;
+use crate::engine::status::{Options, Place, Remote, look, parse_remote};
+use crate::rule::status::judge::Limits;
+use crate::rule::status::table::Detail;
+use crate::rule::status::{Report, json, nagios, prometheus, table};
+use crate::value::exit::{Code, Failure, fail};
+use crate::value::units;
+
+/// A file of this name is standard output.
+const OUTPUT: &str = "-";
+/// Erases a terminal and begins in its upper left corner.
+const ERASE: &str = "\x1b[H\x1b[2J";
+
+/// Say who is where: senders with their sites, receivers, and what other machines say of theirs
+#[derive(Parser, Debug)]
+#[command(name = "repl-status", version, help_expected = true)]
+pub struct Args {
+    /// Log directories, of a master or a receiver, or state directories [default: all senders' own places]
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+
+    /// State directory of a repl-ship, or of a repl-apply (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub state: Vec<PathBuf>,
+
+    /// Ask another machine: run CMD, which prints repl-status --json of there (may be repeated)
+    #[arg(long, value_name = "NAME=CMD", value_parser = parse_remote)]
+    pub ask: Vec<Remote>,
+
+    /// How long each of those may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::positive_duration)]
+    pub ask_timeout: Duration,
+
+    /// Print one JSON object instead of a table
+    #[arg(long, conflicts_with_all = ["nagios", "prometheus", "watch"])]
+    pub json: bool,
+
+    /// Print one line with performance data, and exit as Nagios asks: 0 ok, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
+    pub nagios: bool,
+
+    /// Write metrics to FILE, for Prometheus by the textfile collector of its node exporter ('-': standard output)
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub prometheus: Option<PathBuf>,
+
+    /// Look again and again, each TIME, until interrupted [default TIME: 2s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = units::positive_duration)]
+    pub watch: Option<Duration>,
+
+    /// Warn of lag or silence above this
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
+    pub warn_age: Duration,
+
+    /// Give an alarm for lag or silence above this
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
+    pub crit_age: Duration,
+
+    /// Warn of more bytes of lag than this, with K, M or G
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub warn_bytes: Option<u64>,
+
+    /// Give an alarm for more bytes of lag than this, with K, M or G
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub crit_bytes: Option<u64>,
+
+    /// A receiver that has not heard of its master for this long is stale
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::positive_duration)]
+    pub stale: Duration,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<Shell>,
+}
+
+impl Args {
+    /// What the engine is told.
+    pub fn options(&self) -> Result<Options> {
+        let place = |path: &PathBuf| Place { path: path.clone(), sender: args::default_state("", path) };
+        let is_bare = self.dirs.is_empty() && self.state.is_empty() && self.ask.is_empty();
+        Ok(Options {
+            states: self.state.clone(),
+            dirs: self.dirs.iter().map(place).collect(),
+            home: if is_bare { Some(args::states_home().context("cannot tell where states are")?) } else { None },
+            remotes: self.ask.clone(),
+            ask_timeout: self.ask_timeout,
+            limits: self.limits()?,
+            past: None,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        if self.warn_age > self.crit_age {
+            return fail(Code::Usage, "--warn-age must not be longer than --crit-age");
+        }
+        if self.crit_bytes.is_some_and(|crit| self.warn_bytes.is_some_and(|warn| warn > crit)) {
+            return fail(Code::Usage, "--warn-bytes must not be more than --crit-bytes");
+        }
+        Ok(Limits {
+            warn_age: self.warn_age.as_secs_f64(),
+            crit_age: self.crit_age.as_secs_f64(),
+            warn_bytes: self.warn_bytes,
+            crit_bytes: self.crit_bytes,
+            stale: self.stale.as_secs_f64(),
+        })
+    }
+
+    /// Looks, tells what was found, and says how the command ends: the number is for Nagios.
+    pub fn run(&self) -> Result<u8> {
+        let options = match self.options() {
+            Err(error) if self.nagios => return unknown(&error),
+            options => options?,
+        };
+        if let Some(interval) = self.watch {
+            return self.watch(&options, interval).map(|()| 0);
+        }
+        let found = look(&options);
+        if self.nagios {
+            report::print(nagios::render(&found).as_bytes())?;
+            return Ok(nagios::exit(found.alarm()));
+        }
+        if let Some(path) = &self.prometheus {
+            // A file tells what was found by itself: that it was written is all that the exit code says.
+            write(path, &prometheus::render(&found))?;
+            return Ok(0);
+        }
+        self.tell(&found)?;
+        verdict(&found).map(|()| 0)
+    }
+
+    fn tell(&self, found: &Report) -> Result<()> {
+        if self.json {
+            return report::print(json::render(found).as_bytes());
+        }
+        if self.talk.quiet {
+            return Ok(());
+        }
+        report::print(table::render(found, self.detail()).as_bytes())
+    }
+
+    fn detail(&self) -> Detail {
+        if self.talk.verbose { Detail::Full } else { Detail::Brief }
+    }
+
+    fn watch(&self, options: &Options, interval: Duration) -> Result<()> {
+        let bell = Bell::new();
+        let stop = Stop::catch(bell.clone()).context("cannot catch signals")?;
+        let is_terminal = rustix::termios::isatty(rustix::stdio::stdout());
+        while !stop.is_asked() {
+            let next = Instant::now() + interval;
+            let found = look(options);
+            let table = format!("{} UTC\n\n{}", found.time.narrate(), table::render(&found, self.detail()));
+            report::print(if is_terminal { format!("{ERASE}{table}") } else { format!("{table}\n") }.as_bytes())?;
+            bell.wait_until(next);
+        }
+        Ok(())
+    }
+}
+
+fn unknown(error: &anyhow::Error) -> Result<u8> {
+    report::print(nagios::failure(&format!("{error:#}")).as_bytes())?;
+    Ok(nagios::exit(crate::rule::status::judge::Alarm::Unknown))
+}
+
+/// Replaced whole: who reads it never sees a part of it.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if path == Path::new(OUTPUT) {
+        return report::print(text.as_bytes());
+    }
+    let mut draft = File::public(path)?.begin()?;
+    draft.put(text.as_bytes())?;
+    draft.finish(text.len() as u64)
+}
+
+/// The exit code is that of the worst, and why is said, unless all is well.
+fn verdict(found: &Report) -> Result<()> {
+    match found.worst() {
+        Some((judged, title)) if judged.code != Code::Done => {
+            let why = if judged.why.is_empty() { String::new() } else { format!(": {}", judged.why) };
+            Err(Failure::new(judged.code, format!("{title} is {}{why}", judged.state.word())).into())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,129 @@
+//! What `repl-status` tells: senders with their sites, receivers, and machines that were asked. The state files are read
+//! into values here ([`sender`], [`receiver`], [`past`]), [`judge`] says what they mean, and there is one file for each
+//! form in which that is printed.
+//!
+//! Ages are taken between two readings of the same machine's clock: a [`Part`] has the time at which it was looked at
+//! where it lies, so that clocks of two machines never meet.
+
+pub mod json;
+pub mod judge;
+pub mod nagios;
+pub mod past;
+pub mod prometheus;
+pub mod receiver;
+pub mod sender;
+pub mod stamp;
+pub mod table;
+
+use self::judge::{Alarm, Judged, Limits};
+use self::past::{Event, Sample};
+use self::receiver::Receiver;
+use self::sender::Sender;
+use crate::value::exit::Code;
+use crate::value::time::Time;
+
+/// All that was found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When it was looked at, here.
+    pub time: Time,
+    /// What is too old or too far behind.
+    pub limits: Limits,
+    /// Each thing that was found, in the order in which it was asked for.
+    pub parts: Vec<Part>,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The machine that was asked for it; `None` for what lies here.
+    pub asked: Option<String>,
+    /// When it was looked at, by the clock of the machine where it lies.
+    pub time: Time,
+    /// The thing.
+    pub what: What,
+    /// What was done there, oldest first.
+    pub events: Vec<Event>,
+    /// How far its sites were behind, oldest first.
+    pub samples: Vec<Sample>,
+}
+
+/// See [`Part`].
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A `repl-ship`, by its state directory.
+    Sender(Box<Sender>),
+    /// A directory in which log is received.
+    Receiver(Box<Receiver>),
+    /// Nothing could be told.
+    Silent(Silent),
+}
+
+/// A thing of which nothing could be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// What was asked: a path, or a machine's name.
+    pub name: String,
+    /// Why there is no answer.
+    pub error: String,
+    /// The same as an exit code.
+    pub code: Code,
+    /// How loud that is: a state that is not there is as unknown as a stale one, a machine that fails to answer is red.
+    pub alarm: Alarm,
+}
+
+impl Part {
+    /// A part without a past.
+    pub fn new(time: Time, what: What) -> Part {
+        Part { asked: None, time, what, events: Vec::new(), samples: Vec::new() }
+    }
+
+    /// What a person calls it: the set, or else the directory, with the machine that was asked.
+    pub fn title(&self) -> String {
+        let (set, dir) = match &self.what {
+            What::Sender(sender) => (&sender.set, first(&sender.logdir, &sender.state_dir)),
+            What::Receiver(receiver) => (&receiver.set, first(&receiver.dir, &receiver.state_dir)),
+            What::Silent(silent) => (&silent.name, silent.name.as_str()),
+        };
+        let name = first(set, dir);
+        match &self.asked {
+            Some(asked) if asked != name => format!("{asked}: {name}"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// The verdicts on it: that on the whole first, then one for each site.
+    pub fn judged(&self, limits: &Limits) -> Vec<Judged> {
+        match &self.what {
+            What::Sender(sender) => {
+                let own = judge::sender(sender, self.time, limits);
+                let sites = sender.sites.iter().map(|site| judge::site(sender, site, self.time, limits));
+                std::iter::once(own).chain(sites).collect()
+            }
+            What::Receiver(receiver) => vec![judge::receiver(receiver, self.time, limits)],
+            What::Silent(silent) => vec![judge::silent(silent)],
+        }
+    }
+}
+
+/// The first of two texts, unless it is empty.
+fn first<'a>(one: &'a str, other: &'a str) -> &'a str {
+    if one.is_empty() { other } else { one }
+}
+
+impl Report {
+    /// The worst of all: what decides the exit code, with what it is said of. `None` when nothing was found.
+    pub fn worst(&self) -> Option<(Judged, String)> {
+        let of = |part: &Part| {
+            let title = part.title();
+            part.judged(&self.limits).into_iter().map(move |judged| (judged, title.clone())).collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(of).reduce(|worst, next| if next.0.rank() > worst.0.rank() { next } else { worst })
+    }
+
+    /// The worst alarm.
+    pub fn alarm(&self) -> Alarm {
+        let all = self.parts.iter().flat_map(|part| part.judged(&self.limits));
+        all.map(|judged| judged.alarm).max().unwrap_or(Alarm::Unknown)
+    }
+}

@@ -1,0 +1,228 @@
+//! A directory in which log is received: what it holds, and `status.json` in its `.repl`, version 1, in which `repl-apply`
+//! says what it has heard.
+
+use serde::{Deserialize, Serialize};
+
+use super::sender::{Dropped, Lag};
+use super::stamp;
+use crate::value::position::Position;
+use crate::value::time::Time;
+
+/// The status file's name.
+pub const FILE: &str = "status.json";
+
+/// A receiving directory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Receiver {
+    /// The directory; empty when only its state was found.
+    pub dir: String,
+    /// Its state directory.
+    pub state_dir: String,
+    /// The set that is received, empty for no name.
+    pub set: String,
+    /// Its kind of database.
+    pub engine: String,
+    /// The newest master's number that was seen.
+    pub epoch: u64,
+    /// Up to where log is held, durably.
+    #[serde(with = "stamp")]
+    pub held: Option<Position>,
+    /// The last end of a transaction in it.
+    #[serde(with = "stamp")]
+    pub boundary: Option<Position>,
+    /// When that was.
+    #[serde(with = "stamp")]
+    pub boundary_time: Option<Time>,
+    /// Up to where the database has it.
+    #[serde(with = "stamp")]
+    pub applied: Option<Position>,
+    /// The database has log up to here that the master has not.
+    #[serde(with = "stamp")]
+    pub astray: Option<Position>,
+    /// Where what is kept begins.
+    #[serde(with = "stamp")]
+    pub begins: Option<Position>,
+    /// What `repl-apply` said last.
+    pub session: Option<Session>,
+    /// Whether that process is there; `None` when it is not known.
+    pub running: Option<bool>,
+    /// Tails that were set aside, by their names.
+    pub aside: Vec<String>,
+    /// Bases, oldest first.
+    pub bases: Vec<Base>,
+    /// Log that was given up though somebody needed it.
+    pub dropped: Vec<Dropped>,
+    /// Something here that could not be read.
+    pub fault: Option<String>,
+    /// The same as the number of an exit code.
+    pub fault_code: Option<u8>,
+}
+
+/// A base of an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Base {
+    /// Its name.
+    pub name: String,
+    /// Log is needed from here on.
+    #[serde(with = "stamp")]
+    pub position: Option<Position>,
+    /// When it was complete.
+    #[serde(with = "stamp")]
+    pub ended: Option<Time>,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
+/// `status.json`: what a `repl-apply` has heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Session {
+    /// Of this format.
+    v: u64,
+    /// This site's name.
+    pub site: String,
+    /// The set of the stream.
+    pub set: String,
+    /// Its kind of database.
+    pub engine: String,
+    /// The process that wrote this.
+    pub pid: Option<i32>,
+    /// When it started.
+    #[serde(with = "stamp")]
+    pub started: Option<Time>,
+    /// When it wrote this.
+    #[serde(with = "stamp")]
+    pub updated: Option<Time>,
+    /// When the master was last heard.
+    #[serde(with = "stamp")]
+    pub heard: Option<Time>,
+    /// Where its log ended then.
+    #[serde(with = "stamp")]
+    pub master_end: Option<Position>,
+    /// What its clock said then.
+    #[serde(with = "stamp")]
+    pub master_clock: Option<Time>,
+    /// When that end was last seen to move.
+    #[serde(with = "stamp")]
+    pub grown: Option<Time>,
+    /// Since when there is an end of the master's that is not held yet.
+    #[serde(with = "stamp")]
+    pub behind: Option<Time>,
+    /// Up to where log has come.
+    #[serde(with = "stamp")]
+    pub received: Option<Position>,
+    /// Up to where it is on the disk.
+    #[serde(with = "stamp")]
+    pub flushed: Option<Position>,
+    /// Up to where the database has it.
+    #[serde(with = "stamp")]
+    pub applied: Option<Position>,
+    /// The newest master's number.
+    pub epoch: u64,
+    /// Whether the stream is being received.
+    pub connected: bool,
+    /// Why it is not.
+    pub error: Option<String>,
+    /// The same as the number of an exit code.
+    pub code: Option<u8>,
+}
+
+impl Session {
+    /// One that begins now.
+    pub fn begin(site: &str, pid: i32, now: Time) -> Session {
+        Session { v: 1, site: site.to_owned(), pid: Some(pid), started: Some(now), ..Session::default() }
+    }
+
+    /// The master's end and clock, as heard now.
+    pub fn hear(&mut self, end: Position, clock: Time, now: Time) {
+        if self.master_end != Some(end) {
+            self.grown = Some(now);
+        }
+        // An end that was heard before and is held by now: what is lacking is younger.
+        let has_last = self.flushed >= self.master_end;
+        self.behind = match self.behind {
+            _ if self.flushed >= Some(end) => None,
+            Some(since) if !has_last => Some(since),
+            _ => Some(now),
+        };
+        (self.heard, self.master_end, self.master_clock) = (Some(now), Some(end), Some(clock));
+    }
+
+    /// As the file has it.
+    pub fn print(&self) -> String {
+        // Nothing in it can fail to be written.
+        serde_json::to_string_pretty(self).map(|text| text + "\n").unwrap_or_default()
+    }
+
+    /// Reads the file; the error says what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Session, String> {
+        let session: Session = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if session.v == 1 { Ok(session) } else { Err("it is not of version 1".to_owned()) }
+    }
+}
+
+impl Receiver {
+    /// What is lacking of the master's log, as far as it was heard of.
+    pub fn lag(&self, now: Time) -> Lag {
+        let Some((session, end)) = self.session.as_ref().and_then(|session| Some((session, session.master_end?)))
+        else {
+            return Lag::default();
+        };
+        let Some(held) = self.held else {
+            return Lag::default();
+        };
+        if held >= end {
+            return Lag { bytes: Some(0), segments: Some(0), seconds: Some(0.0) };
+        }
+        let (from, to) = (held.segment, end.segment);
+        let is_one_history = from.generation == to.generation;
+        Lag {
+            bytes: (from == to).then(|| end.offset - held.offset),
+            segments: is_one_history.then(|| to.sequence - from.sequence),
+            seconds: session.behind.map(|since| super::judge::age(since, now)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_lacking_has_the_age_of_the_first_end_that_is_not_held() {
+        let mut session = Session::begin("venus", 7, Time(0));
+        let second = Time::from_seconds;
+        session.flushed = Some(at("1-1:10"));
+        session.hear(at("1-1:10"), second(1), second(1));
+        assert_eq!((session.behind, session.grown), (None, Some(second(1))));
+        session.hear(at("1-1:20"), second(2), second(2));
+        session.hear(at("1-1:30"), second(3), second(3));
+        assert_eq!(session.behind, Some(second(2)));
+        // Under load there is always something on its way: that is not the lag of a site that stands still.
+        session.flushed = Some(at("1-1:30"));
+        session.hear(at("1-1:40"), second(4), second(4));
+        assert_eq!(session.behind, Some(second(4)));
+        let held = Receiver { held: session.flushed, session: Some(session), ..Receiver::default() };
+        let lag = Lag { bytes: Some(10), segments: Some(0), seconds: Some(6.0) };
+        assert_eq!(held.lag(second(10)), lag);
+        // The clock was set back.
+        assert_eq!(held.lag(second(1)).seconds, Some(0.0));
+    }
+
+    #[test]
+    fn a_session_is_read_back() {
+        let mut session = Session::begin("a\"\n", 7, Time(5));
+        session.hear(at("1-2:3"), Time(1), Time(2));
+        (session.error, session.code) = (Some("gap: …".into()), Some(3));
+        assert_eq!(Session::parse(session.print().as_bytes()), Ok(session));
+        for bad in ["", "{}", r#"{"v":1,"flushed":7}"#] {
+            assert!(Session::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
