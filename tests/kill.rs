@@ -63,7 +63,17 @@ fn check_litter(rig: &Rig, last: u64) {
     found.retain(|name| name != ".repl");
     found.sort_by_key(|name| name[4..].parse::<u64>().unwrap());
     assert_eq!(found, expected);
-    let known = ["B3SUMS", "epoch", "history.jsonl", "lines.lock", "lock", "origin", "position", "segments.jsonl"];
+    let known = [
+        "B3SUMS",
+        "epoch",
+        "history.jsonl",
+        "lines.lock",
+        "lock",
+        "origin",
+        "position",
+        "segments.jsonl",
+        "status.json",
+    ];
     for name in files(&rig.replica().join(".repl")) {
         assert!(known.contains(&name.as_str()), "litter: {name}");
     }

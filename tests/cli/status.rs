@@ -423,10 +423,59 @@ fn watching_prints_again_until_it_is_interrupted() {
 }
 
 #[test]
+fn a_receiver_says_what_it_has_heard_of_its_master() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(5000, 1));
+    let told = || json_of(&rig.run("$STATUS --json replica"))["receivers"][0].clone();
+    let follow = "exec $SHIP --pattern log.%S --state state --heartbeat 50ms --via \"$APPLY --acks --site venus replica\" master";
+    let mut ship = rig.spawn(follow);
+    eventually("a connection", || {
+        rig.replica().join(".repl/status.json").exists() && told()["session"]["connected"] == true
+    });
+    rig.append("log.1", noise(300, 2));
+    eventually("the master's end", || told()["session"]["master_end"] == "1-1:5300" && told()["held"] == "1-1:5300");
+    let found = told();
+    assert_eq!(
+        (&found["state"], &found["running"], &found["lag"]["bytes"]),
+        (&json!("current"), &json!(true), &json!(0))
+    );
+    assert_eq!((&found["session"]["site"], &found["session"]["code"]), (&json!("venus"), &Value::Null));
+    // Quiet for longer than a master may be silent: idle. Silent: stale.
+    let mut quiet: Value = found["session"].clone();
+    quiet["grown"] = ago(100).into();
+    let status = rig.replica().join(".repl/status.json");
+    ship.signal(rustix::process::Signal::KILL);
+    ship.child.wait().unwrap();
+    eventually("its end", || told()["session"]["connected"] == false);
+    let ran = rig.run("$STATUS replica");
+    ran.fails(8, "retrying");
+    let own = std::process::id();
+    fs::write(&status, merged(quiet.clone(), json!({"heard": ago(1), "pid": null})).to_string()).unwrap();
+    assert_eq!(told()["state"], "idle");
+    fs::write(&status, merged(quiet.clone(), json!({"heard": ago(1), "pid": own})).to_string()).unwrap();
+    rig.run("$STATUS replica").fails(8, "is gone");
+    fs::write(&status, merged(quiet.clone(), json!({"heard": ago(31), "pid": null})).to_string()).unwrap();
+    rig.run("$STATUS replica").fails(8, "no news from the master for");
+    assert_eq!(rig.run("$STATUS --stale 5m replica").code, 0);
+    // A power cut has left nothing of it, or something.
+    fs::write(&status, "").unwrap();
+    assert_eq!(told()["state"], "unknown");
+    fs::write(&status, "{").unwrap();
+    rig.run("$STATUS replica").fails(6, "status.json is damaged");
+
+    // A refusal stays to be seen, and so does what was heard before.
+    rig.write("log.1", noise(5300, 9));
+    assert_eq!(rig.pass("--pattern log.%S --retry-for 0s", "").code, 4);
+    let ran = rig.run("$STATUS replica");
+    ran.fails(4, "refused: diverged");
+}
+
+#[test]
 fn a_receiver_is_told_of_by_what_it_holds() {
     let rig = Rig::new();
     rig.write("log.1", noise(5000, 1));
     assert_eq!(rig.pass("--pattern log.%S --set shop", "--logs-only").code, 0);
+    assert!(rig.ok("$STATUS replica").contains("shop, receiver: ended"));
     fs::create_dir_all(rig.path("replica/.repl/set-aside/2026-11-23T04:00:00Z")).unwrap();
     for place in ["replica", "--state replica/.repl", "replica/.repl"] {
         let found = json_of(&rig.run(&format!("$STATUS --json {place}")));

@@ -343,6 +343,26 @@ impl Dir {
         };
         write().with_context(|| format!("cannot write {}", self.shown(name)))
     }
+
+    /// Replaces a small file that only reports: at every instant the old or the new content is there, whole; after a power
+    /// cut it may be empty. Nothing is synced, since the kernel tells an error of a sync once: whoever promises something
+    /// by one must be the one who is told.
+    pub fn report(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let temporary = format!("{name}.new");
+        let write = || -> io::Result<()> {
+            let flags = FILE_FLAGS | OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+            let mut file = File::from(fs::openat(&self.fd, &temporary, flags, PRIVATE_FILE)?);
+            file.write_all(bytes)?;
+            self.give(&file)?;
+            Ok(fs::renameat(&self.fd, &temporary, &self.fd, name)?)
+        };
+        let written = write();
+        if written.is_err() {
+            // Perhaps nobody comes after us who would take it up.
+            let _ = fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        }
+        written.with_context(|| format!("cannot write {}", self.shown(name)))
+    }
 }
 
 fn out_of(path: &str) -> Failure {
@@ -372,6 +392,8 @@ mod tests {
         dir.replace("x", b"1").unwrap();
         dir.replace("x", b"2").unwrap();
         assert_eq!(dir.read_small("x", 10).unwrap().unwrap(), b"2");
+        dir.report("x", b"3").unwrap();
+        assert_eq!(dir.read_small("x", 10).unwrap().unwrap(), b"3");
         assert_eq!(dir.names().unwrap(), ["x"]);
         assert_eq!(std::fs::metadata(root.path().join("a/b/x")).unwrap().mode() & 0o7777, 0o600);
     }

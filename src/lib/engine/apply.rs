@@ -7,6 +7,7 @@ mod aside;
 mod commit;
 pub mod feed;
 mod frames;
+mod heard;
 mod land;
 pub(in crate::engine) mod mariadb;
 
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use self::commit::Commit;
 use self::feed::Feed;
 use self::frames::{Frames, refused};
+use self::heard::Heard;
 use self::land::Landing;
 pub use self::land::{Differing, Sync};
 use super::archive::BASES;
@@ -119,10 +121,11 @@ fn receive(
         let welcome = welcome(&state, origin.as_ref(), holding, options)?;
         back.lock()(&Line::Welcome(welcome)).context("cannot greet")?;
     }
+    let heard = Mutex::new(Heard::new(state.try_clone()?, &options.site));
     let commit = Commit::new(holding, applied);
     let (site, bell, ending) = (Mutex::new(site), Bell::new(), AtomicBool::new(false));
     let acks = back.map(Arc::clone).map(|back| Box::new(move |ack| back.lock()(&Line::Ack(ack))) as commit::Acks);
-    std::thread::scope(|scope| {
+    let result = std::thread::scope(|scope| {
         let committer = scope.spawn(|| commit.run(dir, &site, acks, &|| bell.ring()));
         let feeding = Mutex::new(None);
         let start_feed = |origin: &Origin| -> Result<()> {
@@ -135,7 +138,7 @@ fn receive(
             }
             Ok(())
         };
-        let session = Session { dir, site: &site, commit: &commit, options, stop, monitor };
+        let session = Session { dir, site: &site, commit: &commit, heard: &heard, options, stop, monitor };
         let landed = session.land(input, origin, &start_feed);
         // The feed may still raise `applied`, so the commit thread is ended after it.
         commit.settle();
@@ -149,7 +152,9 @@ fn receive(
         let durable = committer.join().unwrap_or_else(|_| fail(Code::Failed, "the commit thread failed"));
         // What could not be made durable is the cause of whatever came after it.
         durable.and(landed).and(fed)
-    })
+    });
+    heard.into_inner().ended(&result, commit.standing());
+    result
 }
 
 fn welcome(state: &Dir, origin: Option<&Origin>, holding: Option<Holding>, options: &Options) -> Result<Welcome> {
@@ -168,6 +173,7 @@ struct Session<'a> {
     dir: &'a Dir,
     site: &'a Mutex<Site>,
     commit: &'a Commit,
+    heard: &'a Mutex<Heard>,
     options: &'a Options,
     stop: &'a Stop,
     monitor: &'a Monitor,
@@ -330,6 +336,8 @@ impl Session<'_> {
                     }
                     landing.check_role(begin.position.segment.generation)?;
                     start_feed(&pinned)?;
+                    let epoch = site::epoch(self.site.lock().dir())?;
+                    self.heard.lock().attached(hello, epoch, begin.end, self.commit.standing());
                     (self.monitor)(Note::FoundPosition(begin.position));
                     (self.monitor)(Note::Ready);
                 }
@@ -348,12 +356,13 @@ impl Session<'_> {
                     until = time;
                 }
                 Message::End { length, digest } => landing.end(length, digest)?,
-                Message::Heartbeat { end, .. } => {
+                Message::Heartbeat { end, clock } => {
                     if let Some(at) = landing.place() {
                         landing.check_role(at.segment.generation)?;
                     }
                     landing.master_end(end)?;
                     self.commit.ask();
+                    self.heard.lock().told(end, Some(clock), self.commit.standing());
                 }
                 Message::Bye { end } => {
                     landing.master_end(end)?;
@@ -363,6 +372,7 @@ impl Session<'_> {
                     (self.monitor)(Note::UpToDate(until));
                     // A sender waits for this one, though everything may have been here before.
                     self.commit.ask();
+                    self.heard.lock().told(end, None, self.commit.standing());
                     return Ok(());
                 }
                 Message::Aux { name, bytes } => {

@@ -69,7 +69,7 @@ pub fn tell_seconds(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
     }
-    if seconds < 9.95 && seconds > 0.0 {
+    if (0.05..9.95).contains(&seconds) {
         return format!("{seconds:.1} s");
     }
     // Beyond that, more than thirty thousand years, one figure is as good as another.
@@ -96,8 +96,7 @@ mod tests {
         for (bytes, told) in sizes {
             assert_eq!(tell_size(bytes), told);
         }
-        let seconds =
-            [(0.0, "0 s"), (0.04, "0.0 s"), (0.4, "0.4 s"), (9.96, "10 s"), (59.6, "1 m"), (200.0, "3 m 20 s")];
+        let seconds = [(0.0, "0 s"), (0.04, "0 s"), (0.4, "0.4 s"), (9.96, "10 s"), (59.6, "1 m"), (200.0, "3 m 20 s")];
         let long = [(7500.0, "2 h 5 m"), (273_600.0, "3 d 4 h"), (f64::INFINITY, "?"), (-1.0, "?")];
         for (amount, told) in seconds.into_iter().chain(long) {
             assert_eq!(tell_seconds(amount), told);

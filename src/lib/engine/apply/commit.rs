@@ -118,6 +118,13 @@ impl Commit {
         *self.applied.lock()
     }
 
+    /// What is received, durable and fed now.
+    pub(super) fn standing(&self) -> Ack {
+        let received = self.pending.lock().received;
+        let flushed = self.durable.lock().holding.map(|holding| holding.held.position);
+        Ack { received, flushed, applied: self.fed() }
+    }
+
     /// Nothing more will be landed: what is pending is made durable, then the thread ends.
     pub(super) fn end(&self) {
         self.pending.lock().ended = true;

@@ -60,7 +60,8 @@ pub(super) fn read(dir: Option<&Dir>, state: &Dir) -> Result<Part> {
 /// What a `repl-apply` has said, or why that cannot be read. Older ones have said nothing.
 fn session(state: &Dir) -> Result<Option<Session>, String> {
     let bytes = state.read_small(FILE, MOST).map_err(|error| format!("{error:#}"))?;
-    let parsed = bytes.map(|bytes| Session::parse(&bytes)).transpose();
+    // A power cut may have left nothing of it.
+    let parsed = bytes.filter(|bytes| !bytes.is_empty()).map(|bytes| Session::parse(&bytes)).transpose();
     parsed.map_err(|why| format!("{} is damaged: {why}", state.shown(FILE)))
 }
 

@@ -130,13 +130,20 @@ pub struct Session {
 }
 
 impl Session {
-    /// One that begins now.
-    pub fn begin(site: &str, pid: i32, now: Time) -> Session {
-        Session { v: 1, site: site.to_owned(), pid: Some(pid), started: Some(now), ..Session::default() }
+    /// One that begins now, and knows what the last one had heard.
+    pub fn begin(last: Session, site: &str, pid: i32, now: Time) -> Session {
+        let own = Session { v: 1, site: site.to_owned(), pid: Some(pid), started: Some(now), ..Session::default() };
+        let Session { set, engine, heard, master_end, master_clock, grown, behind, epoch, .. } = last;
+        Session { set, engine, heard, master_end, master_clock, grown, behind, epoch, ..own }
     }
 
-    /// The master's end and clock, as heard now.
-    pub fn hear(&mut self, end: Position, clock: Time, now: Time) {
+    /// What is received, on the disk, and in the database.
+    pub fn stand(&mut self, received: Option<Position>, flushed: Option<Position>, applied: Option<Position>) {
+        (self.received, self.flushed, self.applied) = (received, flushed, applied);
+    }
+
+    /// The master's end, perhaps with its clock, as heard now.
+    pub fn hear(&mut self, end: Position, clock: Option<Time>, now: Time) {
         if self.master_end != Some(end) {
             self.grown = Some(now);
         }
@@ -147,7 +154,7 @@ impl Session {
             Some(since) if !has_last => Some(since),
             _ => Some(now),
         };
-        (self.heard, self.master_end, self.master_clock) = (Some(now), Some(end), Some(clock));
+        (self.heard, self.master_end, self.master_clock) = (Some(now), Some(end), clock.or(self.master_clock));
     }
 
     /// As the file has it.
@@ -196,17 +203,17 @@ mod tests {
 
     #[test]
     fn what_is_lacking_has_the_age_of_the_first_end_that_is_not_held() {
-        let mut session = Session::begin("venus", 7, Time(0));
+        let mut session = Session::begin(Session::default(), "venus", 7, Time(0));
         let second = Time::from_seconds;
         session.flushed = Some(at("1-1:10"));
-        session.hear(at("1-1:10"), second(1), second(1));
+        session.hear(at("1-1:10"), None, second(1));
         assert_eq!((session.behind, session.grown), (None, Some(second(1))));
-        session.hear(at("1-1:20"), second(2), second(2));
-        session.hear(at("1-1:30"), second(3), second(3));
+        session.hear(at("1-1:20"), None, second(2));
+        session.hear(at("1-1:30"), None, second(3));
         assert_eq!(session.behind, Some(second(2)));
         // Under load there is always something on its way: that is not the lag of a site that stands still.
         session.flushed = Some(at("1-1:30"));
-        session.hear(at("1-1:40"), second(4), second(4));
+        session.hear(at("1-1:40"), None, second(4));
         assert_eq!(session.behind, Some(second(4)));
         let held = Receiver { held: session.flushed, session: Some(session), ..Receiver::default() };
         let lag = Lag { bytes: Some(10), segments: Some(0), seconds: Some(6.0) };
@@ -217,10 +224,16 @@ mod tests {
 
     #[test]
     fn a_session_is_read_back() {
-        let mut session = Session::begin("a\"\n", 7, Time(5));
-        session.hear(at("1-2:3"), Time(1), Time(2));
+        let mut session = Session::begin(Session::default(), "a\"\n", 7, Time(5));
+        session.hear(at("1-2:3"), Some(Time(1)), Time(2));
         (session.error, session.code) = (Some("gap: …".into()), Some(3));
-        assert_eq!(Session::parse(session.print().as_bytes()), Ok(session));
+        assert_eq!(Session::parse(session.print().as_bytes()).as_ref(), Ok(&session));
+        // The next one knows what was heard, and not how it ended.
+        let next = Session::begin(session, "b", 8, Time(9));
+        assert_eq!(
+            (next.master_end, next.heard, next.error, next.pid),
+            (Some(at("1-2:3")), Some(Time(2)), None, Some(8))
+        );
         for bad in ["", "{}", r#"{"v":1,"flushed":7}"#] {
             assert!(Session::parse(bad.as_bytes()).is_err(), "{bad}");
         }
