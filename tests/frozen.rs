@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use serde_json::Value;
+
 use repl::edge::dir::Dir;
 use repl::edge::lock::Lock;
 use repl::engine::archive::lease::{self, Lease};
@@ -14,6 +16,11 @@ use repl::engine::sync::marker::{Marker, Step};
 use repl::rule::digests::{Digests, Held, Log};
 use repl::rule::pattern::Pattern;
 use repl::rule::scheme::{Engine, Scheme};
+use repl::rule::status::judge::Limits;
+use repl::rule::status::past::Sample;
+use repl::rule::status::receiver::{Receiver, Session};
+use repl::rule::status::sender::{Lag, Link, Paused, Sender, Site};
+use repl::rule::status::{Part, Report, What, json};
 use repl::rule::stream::back::{Ack, Line, Welcome};
 use repl::rule::stream::codec::Unpacker;
 use repl::rule::stream::frame::{COMPRESSED, HEADER, Header, KINDS, Kind, header};
@@ -36,6 +43,10 @@ const SYNC_MARKER: &[u8] = include_bytes!("data/sync-marker-v1.txt");
 const PRUNED: &str = include_str!("data/prune-pruned-v1.txt");
 const LEASE: &str = include_str!("data/prune-lease-v1.txt");
 const DROPPED: &str = include_str!("data/prune-dropped-v1.txt");
+const STATUS_SENDER: &[u8] = include_bytes!("data/status-sender-v1.json");
+const STATUS_RECEIVER: &[u8] = include_bytes!("data/status-receiver-v1.json");
+const STATUS_LAG: &str = include_str!("data/status-lag-v1.jsonl");
+const STATUS_REPORT: &[u8] = include_bytes!("data/status-report-v1.json");
 const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
 const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
 const SYNC_FINAL: &[u8] = include_bytes!("data/sync-fin-v1.bin");
@@ -327,6 +338,129 @@ fn the_journal_of_a_sync_is_read_and_written_as_ever() {
     assert_eq!(journal(record::LOG, 0, 0, &want), SYNC_LOG);
 }
 
+/// A time of 2026-11-23 after four o'clock.
+fn at(minute: i64, second: i64, micros: i64) -> Time {
+    Time((1_795_406_400 + minute * 60 + second) * 1_000_000 + micros)
+}
+
+fn status_of_a_sender() -> Sender {
+    let end = Some(position("1-12:4096"));
+    let venus = Site {
+        name: "venus".into(),
+        receiver: "ssh -T venus repl-apply --acks /a".into(),
+        link: Some("connected".into()),
+        acks: Some(true),
+        votes: Some(1),
+        priority: Some(1),
+        sent: end,
+        received: Some(position("1-12:4095")),
+        flushed: Some(position("1-12:4094")),
+        applied: Some(position("1-12:4093")),
+        proven: Some(position("1-12:4094")),
+        lag: Lag { bytes: Some(2), segments: Some(0), seconds: Some(0.25) },
+        last_ack: Some(at(9, 59, 500_000)),
+        connected: Some(at(0, 1, 0)),
+        reconnects: 3,
+        ..Site::default()
+    };
+    let moon = Site {
+        name: "moon".into(),
+        receiver: "ssh -T moon repl-apply --acks /a".into(),
+        link: Some("refused".into()),
+        acks: Some(false),
+        votes: Some(0),
+        priority: Some(0),
+        error: Some("diverged: segment 1-4".into()),
+        code: Some(4),
+        ..Site::default()
+    };
+    Sender {
+        logdir: "/srv/db".into(),
+        engine: "bdb".into(),
+        set: "orders".into(),
+        site: "mars".into(),
+        epoch: Some(3),
+        pid: Some(123),
+        started: Some(at(0, 0, 0)),
+        updated: Some(at(10, 0, 0)),
+        heartbeat: Some(10.0),
+        end,
+        grown: Some(at(9, 12, 0)),
+        policy: Some("quorum".into()),
+        ack_timeout: Some(30.0),
+        confirmed: Some(1203),
+        unconfirmed: Some(4),
+        confirmed_to: end,
+        paused: Some(Paused { since: Some(at(5, 0, 0)), reason: Some("move".into()) }),
+        sites: vec![venus, moon],
+        ..Sender::default()
+    }
+}
+
+fn status_of_a_receiver() -> Session {
+    let mut session = Session::begin(Session::default(), "venus", 124, at(0, 0, 0));
+    (session.set, session.engine, session.epoch, session.connected) = ("orders".into(), "bdb".into(), 3, true);
+    (session.updated, session.heard, session.master_clock) =
+        (Some(at(10, 0, 0)), Some(at(9, 59, 0)), Some(at(9, 58, 750_000)));
+    (session.grown, session.behind, session.master_end) =
+        (Some(at(9, 12, 0)), Some(at(9, 57, 0)), Some(position("1-12:4096")));
+    session.stand(Some(position("1-12:4095")), Some(position("1-12:4094")), None);
+    session
+}
+
+#[test]
+fn what_a_sender_and_a_receiver_say_is_read_from_version_1() {
+    let sender = Sender::parse(STATUS_SENDER).unwrap();
+    assert_eq!(sender, status_of_a_sender());
+    assert_eq!(sender.sites.iter().map(Site::link).collect::<Vec<_>>(), [Link::Connected, Link::Refused]);
+    let session = Session::parse(STATUS_RECEIVER).unwrap();
+    assert_eq!(session, status_of_a_receiver());
+    assert_eq!(session.print().as_bytes(), STATUS_RECEIVER);
+    let sample = Sample::parse(STATUS_LAG.trim_end()).unwrap();
+    let sites = [("mars".to_owned(), (None, None)), ("venus".to_owned(), (Some(123), Some(0.4)))];
+    assert_eq!(sample, Sample { time: at(10, 0, 0), sites: sites.into() });
+}
+
+/// Whether every key of a sample is there, with its value.
+fn has_all_of(value: &Value, sample: &Value) -> bool {
+    match (value, sample) {
+        (Value::Object(value), Value::Object(sample)) => {
+            sample.iter().all(|(key, sample)| value.get(key).is_some_and(|value| has_all_of(value, sample)))
+        }
+        (Value::Array(value), Value::Array(sample)) => {
+            value.len() == sample.len() && value.iter().zip(sample).all(|(value, sample)| has_all_of(value, sample))
+        }
+        _ => value == sample,
+    }
+}
+
+/// What machines of different releases tell each other.
+#[test]
+fn a_report_of_version_1_is_read_and_written_as_ever() {
+    let time = at(10, 1, 0);
+    let held = Some(position("1-12:4094"));
+    let receiver = Receiver {
+        dir: "/a".into(),
+        set: "orders".into(),
+        held,
+        session: Some(status_of_a_receiver()),
+        ..Receiver::default()
+    };
+    let parts = vec![
+        Part::new(time, What::Sender(Box::new(status_of_a_sender()))),
+        Part::new(time, What::Receiver(Box::new(receiver.clone()))),
+    ];
+    let report = Report { time, limits: Limits::default(), parts };
+    let [written, sample] =
+        [json::render(&report).as_bytes(), STATUS_REPORT].map(|text| serde_json::from_slice(text).unwrap());
+    // A later release may tell more.
+    assert!(has_all_of(&written, &sample), "{written:#}");
+    let read = json::parse(STATUS_REPORT, "mars").unwrap();
+    assert!(read.iter().all(|part| part.asked.as_deref() == Some("mars") && part.time == time));
+    let [What::Sender(sender), What::Receiver(other)] = [&read[0].what, &read[1].what] else { panic!("{read:?}") };
+    assert_eq!((&**sender, &**other), (&status_of_a_sender(), &receiver));
+}
+
 /// A sample that was edited together with the values above is seen here.
 #[test]
 fn samples_are_what_they_were() {
@@ -342,6 +476,10 @@ fn samples_are_what_they_were() {
         (PRUNED.as_bytes(), "b83566da47040303e26e9a2cda60ebd1d3e0b78e07e26e26c4aa345657db99e0"),
         (LEASE.as_bytes(), "f87417174ef776d1fb5fcaac7ec69d4428bc4201c35c6e384a3783c4f1d69c67"),
         (DROPPED.as_bytes(), "5969c3827b1a6ff91b8ba22eda91c5071c30dbffb6d5e5cb7e9867ea6800cca2"),
+        (STATUS_SENDER, "1d1a8304adf72aa8e4c6765c5c3de7dcfb14fb92c30bcd3a93d37fe6e55fc3ad"),
+        (STATUS_RECEIVER, "586a28af8fc0647321d3abab0be3cfc501f407d065f1e5e1d38b143b1620fad5"),
+        (STATUS_LAG.as_bytes(), "806fad5f0b6da9b17606831ebf0f79b6dc8dca5523235dec95a7a8dcae3e0d70"),
+        (STATUS_REPORT, "befbb67e3962e48dd44e910e01f70fb94c0f88255d50120457f2eb7a54007339"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);

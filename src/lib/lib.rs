@@ -97,7 +97,7 @@
 //! | a name is (not) part of a sync | [`rule::sync::filter`], [`engine::sync::profile`] |
 //! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |
 //! | a server is kept out of its directory (5) | [`engine::sync::marker`]; what brings it to an end: the `recover` of [`engine::sync::journal`] |
-//! | `repl-status` says `stale`, or another state or alarm than expected | [`rule::status::judge`]; what it has read: [`engine::status`] |
+//! | `repl-status` says `stale`, or another state or alarm than expected | [`rule::status::judge`]; what it has read: [`engine::status`]; how it is printed: [`rule::status`] |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | a message has the wrong priority in the journal, or is no JSON | [`cli::voice`] |
 //! | `--on-error` calls too often, or not at all | [`rule::alert`] (when it is due), [`cli::alert`] (what is trouble) |

@@ -422,6 +422,148 @@ fn watching_prints_again_until_it_is_interrupted() {
     assert!(rig.run(script).out.matches("\u{1b}[H\u{1b}[2J").count() > 1);
 }
 
+/// A page with everything on it: each kind of state, a past with holes, and names that are none.
+fn page(rig: &Rig) -> String {
+    let slow = json!({"proven": "1-2:9", "lag": {"bytes": 31, "segments": 0, "seconds": 92.0}});
+    let bad = json!({"state": "refused", "error": HOSTILE, "code": 4, "lag": {}});
+    let far = json!({"state": "retrying", "error": "no route ".repeat(60), "last_ack": ago(900), "proven": "1-1:9", "reconnects": 123_456});
+    let long = "jupiter-".repeat(12);
+    let sites = [site("venus", json!({})), site(&long, slow), site(HOSTILE, bad), site("saturn", far)];
+    put(rig, "state", &merged(sender(&sites), json!({"set": HOSTILE, "logdir": "/x".repeat(200)})));
+    let mut samples = String::new();
+    for minute in (1..1400).rev().filter(|minute| !(600..700).contains(minute)) {
+        let seconds = if minute == 77 {
+            json!(417.25)
+        } else if minute > 1300 {
+            Value::Null
+        } else {
+            json!(0.4)
+        };
+        let sites = json!({"venus": {"bytes": 1, "seconds": seconds}, HOSTILE: {"bytes": 1, "seconds": 1e300}});
+        samples += &format!("{}\n", json!({"v": 1, "time": ago(minute * 60), "end": "1-2:40", "sites": sites}));
+    }
+    fs::write(rig.path("state/lag.jsonl"), samples + "nonsense\n{\"v\":1,\"time\":\"cut").unwrap();
+    let event = |age: i64, what: &str, reason: Option<&str>| {
+        json!({"v": 1, "time": ago(age), "what": what, "detail": HOSTILE, "reason": reason}).to_string()
+    };
+    let events =
+        [event(900, "pause", Some("ticket 4411")), event(800, "resume", None), event(300, "switchover", Some(HOSTILE))];
+    fs::write(rig.path("state/history.jsonl"), events.join("\n") + "\n").unwrap();
+    rig.write("log.1", noise(900, 1));
+    assert_eq!(rig.pass("--pattern log.%S --set shop", "--logs-only").code, 0);
+    let ran = rig.run("umask 022; $STATUS --html page.html --state state replica none");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    fs::read_to_string(rig.path("page.html")).unwrap()
+}
+
+/// Every tag is closed in its turn, every value quoted, every `&` of a known name: so no text of others was taken for ours.
+fn well_formed(page: &str) -> Vec<String> {
+    let mut rest = page.strip_prefix("<!DOCTYPE html>\n").expect("a doctype");
+    let (mut open, mut seen) = (Vec::new(), Vec::new());
+    while let Some((text, tag)) = rest.split_once('<') {
+        if open.last() != Some(&"style") {
+            assert!(!text.contains('>'), "{text}");
+            for entity in text.split('&').skip(1) {
+                assert!(
+                    ["amp;", "lt;", "gt;", "quot;", "#39;", "#8211;"].iter().any(|name| entity.starts_with(name)),
+                    "{text}"
+                );
+            }
+        }
+        let (tag, behind) = tag.split_once('>').unwrap_or_else(|| panic!("an open tag: {tag}"));
+        rest = behind;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name));
+            continue;
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        let name = tag.split([' ', '/']).next().unwrap();
+        seen.push(name.to_owned());
+        if !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    seen
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_takes_no_text_for_its_own() {
+    let rig = Rig::new();
+    let page = page(&rig);
+    let tags = well_formed(&page);
+    let known = "html head meta link title style body main header h1 h2 p time ul li section span dl div dt dd table thead tr th tbody td \
+                 strong figure figcaption svg path rect ol q";
+    let strange: Vec<_> = tags.iter().filter(|tag| !known.split_whitespace().any(|name| name == **tag)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    for outside in ["http://", "https://", "src=", "url(", "@import", "<script", "javascript:"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(!page.contains(['\u{1b}', '\u{202e}']), "an escape sequence");
+    let mode = fs::metadata(rig.path("page.html")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    // The worst minute of the day is on the drawing; the history is newest first, with its reasons.
+    assert!(page.contains("6 m 57 s at most; shaded: not known; empty: nothing recorded"), "the worst minute is lost");
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}"));
+    assert!(at("<strong>switchover") < at("<strong>resume") && at("<strong>resume") < at("<strong>pause"));
+    at("<q>ticket 4411</q>");
+    at("class=\"banner critical\"");
+    // However long the past is, so many points are drawn and no more.
+    assert!(page.len() < 60_000, "{}", page.len());
+    // A sender that says nothing stands above all else.
+    put(&rig, "state", &merged(sender(&[site("venus", json!({}))]), json!({"updated": ago(100)})));
+    let stale = rig.ok("$STATUS --html - --state state");
+    assert!(stale.contains("<li class=\"banner unknown\"><strong>shop stale</strong>: no news for 1 m 4"), "{stale}");
+    put(&rig, "state", &sender(&[site("venus", json!({}))]));
+    assert!(rig.ok("$STATUS --html - --since 1h --state state").contains("<p class=\"banner ok\">All is well.</p>"));
+}
+
+/// What a browser makes of the page: how wide it is on a phone and on a desk, its colours, what it has loaded.
+const LOOK: &str = r#"<!DOCTYPE html><title>look</title>
+<iframe id="phone" src="page.html" width="390" height="800"></iframe><iframe id="desk" src="page.html" width="1280" height="800"></iframe>
+<pre></pre><script>
+onload = () => {
+    const look = (id) => {
+        const view = document.getElementById(id).contentWindow, root = view.document.documentElement;
+        return [id, view.innerWidth, root.scrollWidth - root.clientWidth, view.document.querySelectorAll("section").length,
+            view.getComputedStyle(view.document.querySelector("td")).display, view.getComputedStyle(view.document.body).backgroundColor,
+            view.performance.getEntriesByType("resource").length, view.document.querySelectorAll("path.line").length].join(" ");
+    };
+    document.querySelector("pre").textContent = [look("phone"), look("desk"), ""].join(String.fromCharCode(10));
+};
+</script>"#;
+
+#[test]
+fn a_browser_shows_the_page_on_a_phone_and_on_a_desk_in_light_and_in_dark() {
+    if !Command::new("chromium").arg("--version").output().is_ok_and(|ran| ran.status.success()) {
+        return eprintln!("chromium is not installed: nobody has looked at the page");
+    }
+    let rig = Rig::new();
+    page(&rig);
+    fs::write(rig.path("look.html"), LOOK).unwrap();
+    let look = |scheme: u8| {
+        // Only root has no sandbox. Two local files are of one origin for the one that looks.
+        let ran = rig.run(&format!(
+            "root=; [ $(id -u) = 0 ] && root=--no-sandbox; timeout 60 chromium --headless $root --disable-gpu --user-data-dir=$PWD/profile \
+             --allow-file-access-from-files --enable-logging=stderr --blink-settings=preferredColorScheme={scheme} \
+             --dump-dom file://$PWD/look.html"
+        ));
+        assert!(ran.code == 0 && ran.out.contains("<pre>phone "), "{ran:?}");
+        assert!(!ran.err.contains("CONSOLE"), "{ran:?}");
+        let lines = ran.out.lines().filter_map(|line| line.trim_start_matches("<pre>").split_once(' '));
+        let find = |name: &str| {
+            lines.clone().find(|(first, _)| first.ends_with(name)).map(|(_, rest)| rest.to_owned()).unwrap()
+        };
+        (find("phone"), find("desk"))
+    };
+    let (light, dark) = (look(1), look(0));
+    // Nothing is wider than the screen, rows are blocks on a phone only, nothing was loaded, both drawings have their lines.
+    assert_eq!(light.0, "390 0 4 grid rgb(247, 247, 245) 0 4".to_owned());
+    assert_eq!(light.1, "1280 0 4 table-cell rgb(247, 247, 245) 0 4".to_owned());
+    assert_eq!(dark.0, "390 0 4 grid rgb(19, 21, 24) 0 4".to_owned());
+    assert_eq!(dark.1, "1280 0 4 table-cell rgb(19, 21, 24) 0 4".to_owned());
+}
+
 #[test]
 fn a_receiver_says_what_it_has_heard_of_its_master() {
     let rig = Rig::new();

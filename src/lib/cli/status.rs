@@ -15,7 +15,7 @@ use crate::edge::signal::Stop;
 use crate::engine::status::{Options, Place, Remote, look, parse_remote};
 use crate::rule::status::judge::Limits;
 use crate::rule::status::table::Detail;
-use crate::rule::status::{Report, json, nagios, prometheus, table};
+use crate::rule::status::{Report, html, json, nagios, prometheus, table};
 use crate::value::exit::{Code, Failure, fail};
 use crate::value::units;
 
@@ -45,16 +45,24 @@ pub struct Args {
     pub ask_timeout: Duration,
 
     /// Print one JSON object instead of a table
-    #[arg(long, conflicts_with_all = ["nagios", "prometheus", "watch"])]
+    #[arg(long, conflicts_with_all = ["nagios", "prometheus", "html", "watch"])]
     pub json: bool,
 
     /// Print one line with performance data, and exit as Nagios asks: 0 ok, 1 warning, 2 critical, 3 unknown
-    #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
+    #[arg(long, conflicts_with_all = ["prometheus", "html", "watch"])]
     pub nagios: bool,
 
     /// Write metrics to FILE, for Prometheus by the textfile collector of its node exporter ('-': standard output)
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     pub prometheus: Option<PathBuf>,
+
+    /// Write a page to FILE ('-': standard output)
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub html: Option<PathBuf>,
+
+    /// How much of the past the page shows
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::positive_duration)]
+    pub since: Duration,
 
     /// Look again and again, each TIME, until interrupted [default TIME: 2s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = units::positive_duration)]
@@ -101,7 +109,7 @@ impl Args {
             remotes: self.ask.clone(),
             ask_timeout: self.ask_timeout,
             limits: self.limits()?,
-            past: None,
+            past: self.html.as_ref().map(|_| self.since),
         })
     }
 
@@ -135,13 +143,22 @@ impl Args {
             report::print(nagios::render(&found).as_bytes())?;
             return Ok(nagios::exit(found.alarm()));
         }
-        if let Some(path) = &self.prometheus {
-            // A file tells what was found by itself: that it was written is all that the exit code says.
-            write(path, &prometheus::render(&found))?;
-            return Ok(0);
+        if self.prometheus.is_some() || self.html.is_some() {
+            return self.publish(&found).map(|()| 0);
         }
         self.tell(&found)?;
         verdict(&found).map(|()| 0)
+    }
+
+    /// Files tell what was found by themselves: that they were written is all that the exit code says.
+    fn publish(&self, found: &Report) -> Result<()> {
+        if let Some(path) = &self.prometheus {
+            write(path, &prometheus::render(found))?;
+        }
+        if let Some(path) = &self.html {
+            write(path, &html::render(found, self.since))?;
+        }
+        Ok(())
     }
 
     fn tell(&self, found: &Report) -> Result<()> {

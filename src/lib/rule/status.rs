@@ -5,6 +5,7 @@
 //! Ages are taken between two readings of the same machine's clock: a [`Part`] has the time at which it was looked at
 //! where it lies, so that clocks of two machines never meet.
 
+pub mod html;
 pub mod json;
 pub mod judge;
 pub mod nagios;
