@@ -128,3 +128,51 @@ impl Report {
         all.map(|judged| judged.alarm).max().unwrap_or(Alarm::Unknown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::receiver::Session;
+    use super::table::Detail;
+    use super::*;
+    use std::time::Duration;
+
+    const REPORT: &[u8] = include_bytes!("../../../tests/data/status-report-v1.json");
+    const SENDER: &[u8] = include_bytes!("../../../tests/data/status-sender-v1.json");
+    const SESSION: &[u8] = include_bytes!("../../../tests/data/status-receiver-v1.json");
+
+    /// Each form of whatever these bytes are read as; how much that was.
+    fn print(bytes: &[u8]) -> usize {
+        let time = Time::from_seconds(1_795_407_001);
+        let mut parts = json::parse(bytes, "venus").unwrap_or_default();
+        parts.extend(Sender::parse(bytes).ok().map(|sender| Part::new(time, What::Sender(Box::new(sender)))));
+        let receiver = |session| Box::new(Receiver { session: Some(session), ..Receiver::default() });
+        parts.extend(Session::parse(bytes).ok().map(|session| Part::new(time, What::Receiver(receiver(session)))));
+        let report = Report { time, limits: Limits::default(), parts };
+        assert_eq!(nagios::render(&report).lines().count(), 1);
+        let shown = [table::render(&report, Detail::Full), html::render(&report, Duration::from_secs(86_400))];
+        assert!(shown.iter().all(|text| text.lines().all(|line| !line.contains(char::is_control))));
+        assert!(!shown[1].contains("<script") && shown[1].ends_with("</html>\n"));
+        prometheus::render(&report);
+        json::parse(json::render(&report).as_bytes(), "mars").unwrap();
+        report.parts.len()
+    }
+
+    #[test]
+    fn whatever_a_state_file_holds_every_form_is_printed_of_it() {
+        // What ends a text or a number, or makes another one of it.
+        const WRITTEN: &[u8] = b"9\"-\\<}]e{[,nu:";
+        for sample in [REPORT, SENDER, SESSION] {
+            assert!(print(sample) > 0);
+            let mut taken = 0;
+            // Not all places: printing is slow in a test. Each byte comes to stand in many of them.
+            let places: Vec<usize> = (0..sample.len()).step_by(11).collect();
+            for (number, &at) in places.iter().enumerate() {
+                let mut damaged = sample.to_vec();
+                damaged[at] = WRITTEN[number % WRITTEN.len()];
+                taken += usize::from(print(&damaged) > 0);
+            }
+            print(&sample[..sample.len() / 2]);
+            assert!(taken > 0 && taken < places.len(), "some are read as something else, and some not at all");
+        }
+    }
+}

@@ -10,6 +10,8 @@ use crate::value::time::Time;
 
 /// Seconds between two words of a sender that does not say how many.
 const HEARTBEAT: f64 = 10.0;
+/// More than a day is no heartbeat: nothing can say that it is never to be taken for dead.
+const HEARTBEAT_MOST: f64 = 86_400.0;
 /// How many of those may pass in silence.
 const PATIENCE: f64 = 3.0;
 
@@ -166,7 +168,7 @@ impl Sender {
     /// The same of what was parsed already. Numbers that cannot be are none.
     pub fn from_value(value: Value) -> Result<Sender, String> {
         let mut sender: Sender = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        sender.heartbeat = sender.heartbeat.filter(|seconds| *seconds > 0.0);
+        sender.heartbeat = sender.heartbeat.filter(|seconds| *seconds > 0.0 && *seconds <= HEARTBEAT_MOST);
         for site in &mut sender.sites {
             site.lag.seconds = site.lag.seconds.map(|seconds| seconds.clamp(0.0, 1e12));
             let has_all = site.proven.is_some() && site.proven >= sender.end;
