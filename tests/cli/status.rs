@@ -417,9 +417,11 @@ fn watching_prints_again_until_it_is_interrupted() {
     assert_eq!(watch.wait().code, 0);
     assert!(printed().contains("\n\n20") && !printed().contains('\u{1b}'), "not a terminal: {}", printed());
     // On a terminal each table is drawn over the one before.
-    let script =
-        "timeout -s INT 0.5 script -qec \"$STATUS --watch=50ms --state state\" drawn </dev/null >/dev/null; cat drawn";
-    assert!(rig.run(script).out.matches("\u{1b}[H\u{1b}[2J").count() > 1);
+    let mut drawing = rig.spawn("exec script -qfec \"$STATUS --watch=50ms --state state\" drawn");
+    let drawn = || fs::read_to_string(rig.path("drawn")).unwrap_or_default();
+    eventually("a table over another", || drawn().matches("\u{1b}[H\u{1b}[2J").count() > 1);
+    drawing.signal(rustix::process::Signal::TERM);
+    drawing.wait();
 }
 
 /// A page with everything on it: each kind of state, a past with holes, and names that are none.

@@ -54,9 +54,12 @@ pub fn sender(sender: &Sender, now: Time, limits: &Limits) -> Judged {
 
 /// A site, as its sender sees it.
 pub fn site(from: &Sender, site: &Site, now: Time, limits: &Limits) -> Judged {
-    let name = format!("receiver '{}'", site.receiver);
-    let gap =
-        from.dropped.iter().find(|gap| gap.who.contains(&name) && (site.proven.is_none() || site.proven < gap.to));
+    // As those who gave the log up call it: how it is reached, or its name.
+    let names = [&site.receiver, &site.name].map(|name| format!("receiver '{name}'"));
+    let gap = from
+        .dropped
+        .iter()
+        .find(|gap| gap.who.iter().any(|who| names.contains(who)) && (site.proven.is_none() || site.proven < gap.to));
     if let Some(gap) = gap {
         return dropped(gap);
     }
