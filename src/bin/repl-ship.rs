@@ -131,7 +131,7 @@ fn receivers(args: &Args) -> Result<Vec<Receiver>> {
 /// What the status tells of this sender.
 fn about(options: &Options, logdir: &Path) -> About {
     About {
-        log: logdir.display().to_string(),
+        log: std::fs::canonicalize(logdir).unwrap_or_else(|_| logdir.to_owned()).display().to_string(),
         scheme: options.scheme.clone(),
         set: options.set.clone(),
         site: options.site.clone(),

@@ -2,15 +2,20 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
-use repl::cli::status::Args;
-use repl::cli::{args, report};
+use repl::cli::config::Line;
+use repl::cli::status::{Args, Set};
+use repl::cli::{args, config, report};
 
 const NAME: &str = "repl-status";
 
 fn main() -> ExitCode {
-    let told = Args::parse();
+    let line: Line<Args> = match config::parse(NAME) {
+        Ok(line) => line,
+        Err(code) => return ExitCode::from(code as u8),
+    };
+    let told = Args { set: line.config.as_ref().map(Set::of).unwrap_or_default(), ..line.args };
     if let Some(shell) = told.completions {
         return report::exit(NAME, args::completions(Args::command(), shell));
     }

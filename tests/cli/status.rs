@@ -631,3 +631,39 @@ fn a_receiver_is_told_of_by_what_it_holds() {
     rig.run("$STATUS replica").fails(6, "origin is damaged");
     assert!(!Path::new(&rig.path("replica/.repl/status.json.new")).exists());
 }
+
+/// What a site is asked for is what it knows itself: two that ask each other have an end.
+#[test]
+fn sites_of_the_configuration_are_asked_for_what_they_know_themselves() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(3000, 1));
+    let site = |name: &str| {
+        let (rsh, path) = ("sh -c", rig.path(&format!("{name}.toml")));
+        format!("[[site]]\nname = \"{name}\"\nrsh = \"{rsh}\"\nconfig = \"{}\"\n", path.display())
+    };
+    let place = |name: &str, top: &str, sites: &str| {
+        let text = format!("set = \"shop\"\nhere = \"{name}\"\npattern = \"log.%S\"\n{top}{sites}");
+        std::fs::write(rig.path(&format!("{name}.toml")), text).unwrap();
+    };
+    let dir = |key: &str, name: &str| format!("{key} = \"{}\"\n", rig.path(name).display());
+    let all = site("mars") + &site("venus");
+    place("mars", &(dir("logdir", "master") + &dir("state", "state")), &all);
+    place("venus", &dir("logdir", "replica"), &all);
+    // Commands that are asked for by name are those that are tested.
+    let bin = std::path::Path::new(super::rig::STATUS).parent().unwrap().display();
+    let path = format!("PATH={bin}:$PATH");
+    rig.ok(&format!("{path} $SHIP -S -c mars.toml"));
+    let told = |file: &str| -> Value {
+        let ran = rig.run(&format!("{path} $STATUS -c {file}.toml --json"));
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+    };
+    let roles = |report: &Value| -> Vec<String> {
+        let of = |key: &'static str| {
+            let asked = |part: &Value| format!("{} {key}", part["asked"].as_str().unwrap_or("-"));
+            report[key].as_array().unwrap().iter().map(asked).collect::<Vec<_>>()
+        };
+        ["senders", "receivers", "silent"].map(of).concat()
+    };
+    assert_eq!(roles(&told("mars")), ["- senders", "venus receivers"]);
+    assert_eq!(roles(&told("venus")), ["mars senders", "- receivers"]);
+}

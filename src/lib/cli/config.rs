@@ -34,7 +34,7 @@ use crate::value::exit::{Code, Failure, code_of, fail};
 pub type Table = (&'static str, fn() -> Command);
 
 /// The commands that have a table.
-pub const COMMANDS: [Table; 10] = [
+pub const COMMANDS: [Table; 11] = [
     ("apply", super::apply::Args::command),
     ("base", super::base::Args::command),
     ("fetch", super::fetch::Args::command),
@@ -42,6 +42,7 @@ pub const COMMANDS: [Table; 10] = [
     ("recover", super::recover::Args::command),
     ("role", super::role::Args::command),
     ("ship", super::ship::Args::command),
+    ("status", super::status::Args::command),
     ("sync", super::sync::Args::command),
     ("verify", super::verify::Args::command),
     ("wait", super::wait::Args::command),

@@ -12,7 +12,9 @@ use super::report;
 use crate::edge::bell::Bell;
 use crate::edge::dir::draft::Place as File;
 use crate::edge::signal::Stop;
+use crate::engine::site::STATE;
 use crate::engine::status::{Options, Place, Remote, look, parse_remote};
+use crate::rule::config::{Config, Site};
 use crate::rule::status::judge::Limits;
 use crate::rule::status::table::Detail;
 use crate::rule::status::{Report, html, json, nagios, prometheus, table};
@@ -39,6 +41,10 @@ pub struct Args {
     /// Ask another machine: run CMD, which prints repl-status --json of there (may be repeated)
     #[arg(long, value_name = "NAME=CMD", value_parser = parse_remote)]
     pub ask: Vec<Remote>,
+
+    /// Ask no other machine, also none that the configuration names
+    #[arg(long, conflicts_with = "ask")]
+    pub local: bool,
 
     /// How long each of those may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::positive_duration)]
@@ -95,18 +101,52 @@ pub struct Args {
     /// Print completions for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completions: Option<Shell>,
+
+    /// What is known of the set beside the command line.
+    #[arg(skip)]
+    pub set: Set,
+}
+
+/// The set, as its configuration has it.
+#[derive(Clone, Debug, Default)]
+pub struct Set {
+    /// Its name; empty when it has none.
+    pub name: String,
+    /// Its log directory here.
+    pub logdir: Option<PathBuf>,
+    /// The other sites that can be asked.
+    pub sites: Vec<Remote>,
+}
+
+impl Set {
+    /// Each site is asked for what it knows itself, by its own configuration: it asks nobody in turn.
+    pub fn of(config: &Config) -> Set {
+        let name = config.set.clone().unwrap_or_default();
+        let ask = |site: &Site| {
+            let file = site.config(&name);
+            let command = site.far(&format!("repl-status --json --local -c {}", shell_words::quote(&file)))?;
+            Some(Remote { name: site.name.clone(), command })
+        };
+        let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
+        Set { sites: others.filter_map(ask).collect(), logdir: config.logdir.clone(), name }
+    }
 }
 
 impl Args {
     /// What the engine is told.
     pub fn options(&self) -> Result<Options> {
-        let place = |path: &PathBuf| Place { path: path.clone(), sender: args::default_state("", path) };
+        // Who says where the state is needs no default for it, and the log directory of a configured master says no more.
+        let is_told = !self.state.is_empty();
+        let sender = |path: &PathBuf| args::default_state(&self.set.name, path).filter(|_| !is_told);
+        let place = |path: &PathBuf| Place { path: path.clone(), sender: sender(path) };
+        let speaks = |path: &&PathBuf| !is_told || self.set.logdir.as_ref() != Some(*path) || path.join(STATE).exists();
         let is_bare = self.dirs.is_empty() && self.state.is_empty() && self.ask.is_empty();
+        let sites = if self.local { [].as_slice() } else { &self.set.sites };
         Ok(Options {
             states: self.state.clone(),
-            dirs: self.dirs.iter().map(place).collect(),
+            dirs: self.dirs.iter().filter(speaks).map(place).collect(),
             home: if is_bare { Some(args::states_home().context("cannot tell where states are")?) } else { None },
-            remotes: self.ask.clone(),
+            remotes: self.ask.iter().chain(sites).cloned().collect(),
             ask_timeout: self.ask_timeout,
             limits: self.limits()?,
             past: self.html.as_ref().map(|_| self.since),

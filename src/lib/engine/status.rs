@@ -144,7 +144,11 @@ fn senders_of(place: &Place) -> Vec<PathBuf> {
         return Vec::new();
     };
     let own = std::fs::canonicalize(&place.path).ok();
-    let is_of_it = |path: &PathBuf| path == default || own.is_some() && sender::log_of(path) == own;
+    // One of before, which does not say it in full, is taken by its place.
+    let is_of_it = |path: &PathBuf| match sender::log_of(path) {
+        Some(log) => own.as_ref() == Some(&log),
+        None => path == default,
+    };
     default.parent().map(senders_in).unwrap_or_default().into_iter().filter(is_of_it).collect()
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Feed {
 /// The key of the top level under which an operand of a command is printed.
 pub(super) fn key_of(command: &str, given: &Given, id: &str) -> Option<&'static str> {
     match (command, id) {
-        (_, "logdir") => Some("logdir"),
+        (_, "logdir") | ("repl-status", "dirs") => Some("logdir"),
         ("repl-role", "dir") if given.chain == ["guard"] => Some("datadir"),
         ("repl-prune" | "repl-verify", "dir") | ("repl-fetch" | "repl-base", "archive") => Some("archive"),
         ("repl-base", "source") | ("repl-sync", "destination") => Some("datadir"),
@@ -47,7 +47,8 @@ pub(super) fn feeds(command: &str, config: &Config, given: &Given) -> Vec<Feed> 
     let top = match command {
         // Without a position its place would be taken.
         "repl-wait" if !is("what") => top.path("state", &state),
-        "repl-ship" | "repl-wait" | "repl-status" => top.path("logdir", &log).path("state", &state),
+        "repl-ship" | "repl-wait" => top.path("logdir", &log).path("state", &state),
+        "repl-status" => top.path("dirs", &[log, archive].concat()).path("state", &state),
         "repl-apply" => top.text("site", "here", config.site.as_deref()).path("logdir", &[log, archive].concat()),
         "repl-role" => {
             let top = top.path("logdir", &log).path("state", &state);

@@ -132,7 +132,14 @@ impl<'a> Fleet<'a> {
                 self.board.lost(id, Link::Done, None);
                 continue;
             };
-            self.board.lost(id, Link::Refused, Some((code_of(&error), format!("{error:#}"))));
+            let code = code_of(&error);
+            let is_over = !self.options.once && code.is_transient();
+            let link = if is_over { Link::Done } else { Link::Refused };
+            self.board.lost(id, link, Some((code, format!("{error:#}"))));
+            // While it follows, a link is given up only because the end was asked for.
+            if is_over && crew.count > 1 {
+                continue;
+            }
             if crew.count > 1 {
                 let next = "this site is given up, the others go on".to_owned();
                 of_site(self.monitor, working.name.clone())(Note::trouble(&error, next));

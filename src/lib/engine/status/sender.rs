@@ -51,9 +51,9 @@ pub(super) fn gaps(state: &Dir) -> (Vec<Dropped>, Option<String>) {
     }
 }
 
-/// The log directory that a sender's status names, where that is one.
+/// The log directory that a sender's status names in full.
 pub(super) fn log_of(path: &Path) -> Option<PathBuf> {
     let bytes = Dir::open(path).ok()?.read_small(FILE, MOST).ok()??;
     let log = PathBuf::from(Sender::parse(&bytes).ok()?.logdir);
-    if log.is_absolute() { std::fs::canonicalize(log).ok() } else { None }
+    log.is_absolute().then(|| std::fs::canonicalize(&log).unwrap_or(log))
 }
