@@ -9,11 +9,14 @@ use repl::edge::dir::Dir;
 use repl::edge::lock::Lock;
 use repl::engine::archive::lease::{self, Lease};
 use repl::engine::prune::dropped::{self, Dropped};
-use repl::engine::site::horizon;
+use repl::engine::role::pause::{self, Direction};
+use repl::engine::role::record::{self as role, Role};
+use repl::engine::site::{horizon, master};
 use repl::engine::sync::journal::op::{Extent, Op};
 use repl::engine::sync::journal::record::{self, Header as SyncHeader, Id, Record};
 use repl::engine::sync::marker::{Marker, Step};
 use repl::rule::digests::{Digests, Held, Log};
+use repl::rule::instance;
 use repl::rule::pattern::Pattern;
 use repl::rule::scheme::{Engine, Scheme};
 use repl::rule::status::judge::Limits;
@@ -47,6 +50,8 @@ const STATUS_SENDER: &[u8] = include_bytes!("data/status-sender-v1.json");
 const STATUS_RECEIVER: &[u8] = include_bytes!("data/status-receiver-v1.json");
 const STATUS_LAG: &str = include_str!("data/status-lag-v1.jsonl");
 const STATUS_REPORT: &[u8] = include_bytes!("data/status-report-v1.json");
+const INSTANCE: &str = include_str!("data/instance-v1.txt");
+const ROLE: &str = include_str!("data/role-v1.txt");
 const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
 const SYNC_LOG: &[u8] = include_bytes!("data/sync-log-v1.bin");
 const SYNC_FINAL: &[u8] = include_bytes!("data/sync-fin-v1.bin");
@@ -148,6 +153,7 @@ fn a_plain_stream_of_version_1_is_read_and_written_as_ever() {
         epoch: 1,
         fingerprint: String::new(),
         site: "venus".into(),
+        instance: None,
     };
     assert_eq!(Hello::parse(HELLO), Ok(hello.clone()));
     assert_eq!(hello.print().as_bytes(), HELLO);
@@ -281,6 +287,37 @@ fn what_a_prune_keeps_is_read_and_written_as_ever() {
     let who = ["consumer tape", "receiver 'ssh venus repl-apply --acks /a'"].map(str::to_owned).to_vec();
     let open = Dropped { from: position("1-2:7"), to: position("1-5:0"), who };
     assert_eq!(dropped::open(&state).unwrap(), [open]);
+}
+
+#[test]
+fn who_ships_is_read_and_written_as_ever() {
+    let (sender, receiver) = INSTANCE.split_at(INSTANCE.find('\n').unwrap() + 1);
+    let home = instance::Home {
+        machine: Some(digest(FIRST_35).proof()),
+        device: 2049,
+        inode: 77,
+        boot: "b0a1c2d3-0000-4000-8000-00000000beef".into(),
+    };
+    let record = instance::Record::new(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, home);
+    assert_eq!((record.print().as_str(), instance::Record::parse(sender)), (sender, Some(record.clone())));
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("instance"), receiver).unwrap();
+    let pinned = master::read(&Dir::open(root.path()).unwrap()).unwrap().unwrap();
+    assert_eq!((pinned.epoch, pinned.instance), (3, record.instance()));
+}
+
+#[test]
+fn what_a_site_was_told_is_read_and_written_as_ever() {
+    let (told, paused) = ROLE.split_at(ROLE.find('\n').unwrap() + 1);
+    let root = tempfile::tempdir().unwrap();
+    let state = Dir::open(root.path()).unwrap();
+    let record = role::Record { role: Role::Receiver, site: "north sea".into(), epoch: 3 };
+    record.write(&state).unwrap();
+    assert_eq!(std::fs::read_to_string(root.path().join("role")).unwrap(), told);
+    assert_eq!(role::read(&state).unwrap(), Some(record));
+    std::fs::write(root.path().join("paused-feed"), paused).unwrap();
+    let since = pause::Paused { since: "2026-04-18T18:54:17Z".into(), reason: "disk swap".into() };
+    assert_eq!(pause::read(&state, Direction::Feed).unwrap(), Some(since));
 }
 
 fn ops() -> Vec<Op> {
@@ -480,6 +517,8 @@ fn samples_are_what_they_were() {
         (STATUS_RECEIVER, "586a28af8fc0647321d3abab0be3cfc501f407d065f1e5e1d38b143b1620fad5"),
         (STATUS_LAG.as_bytes(), "806fad5f0b6da9b17606831ebf0f79b6dc8dca5523235dec95a7a8dcae3e0d70"),
         (STATUS_REPORT, "befbb67e3962e48dd44e910e01f70fb94c0f88255d50120457f2eb7a54007339"),
+        (ROLE.as_bytes(), "f7ade811b25af09106dc712f1c5e9108b944dbcc2e8125da86dafbeff1b22498"),
+        (INSTANCE.as_bytes(), "f3b1a3379bce9e74ca4a8313ebd0022f54f80da019a9d2b5573cbcef8defa27b"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);

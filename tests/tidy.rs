@@ -173,11 +173,19 @@ fn pages() -> BTreeMap<String, String> {
     pages.collect()
 }
 
-/// What a command prints with `--help`. All commands are built into one directory.
+/// What a command prints with `--help`, and what each of its subcommands does.
 fn help(command: &str) -> String {
+    let own = words_of(command, &["--help"]);
+    let below = own.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A description that goes on in the next line is indented further.
+    let names = below.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()));
+    names.fold(own.clone(), |all, name| all + &words_of(command, &[name, "--help"]))
+}
+
+/// What a command prints. All commands are built into one directory.
+fn words_of(command: &str, args: &[&str]) -> String {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_repl-ship")).with_file_name(command);
-    let output =
-        Command::new(&path).arg("--help").output().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let output = Command::new(&path).args(args).output().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     String::from_utf8(output.stdout).unwrap()
 }
 

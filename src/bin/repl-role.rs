@@ -1,26 +1,24 @@
-//! Says what a directory may be used for. See repl-role(1).
+//! Says and changes what a site is in its set. See repl-role(1).
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory as _;
 
-use repl::cli::role::{Args, Command};
-use repl::cli::{args, config};
-use repl::engine::sync::marker;
+use repl::cli::args;
+use repl::cli::config::{self, Line};
+use repl::cli::role::{self, Args};
 
 const NAME: &str = "repl-role";
 
 fn main() -> ExitCode {
-    config::start(NAME, |line| run(&line.args))
+    config::start(NAME, |line| run(&line))
 }
 
-fn run(args: &Args) -> Result<()> {
-    if let Some(shell) = args.completions {
+fn run(line: &Line<Args>) -> Result<()> {
+    if let Some(shell) = line.args.completions {
         return args::completions(Args::command(), shell);
     }
-    match &args.command {
-        Some(Command::Guard { dir }) => marker::guard(dir),
-        None => Ok(()),
-    }
+    let set = line.matches.try_get_one::<String>("set").ok().flatten();
+    role::run(&line.args, line.config.as_ref(), set.map(String::as_str))
 }

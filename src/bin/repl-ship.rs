@@ -17,6 +17,7 @@ use repl::edge::link;
 use repl::edge::signal::{Stop, Wish};
 use repl::engine::log;
 use repl::engine::note::{Monitor, Note};
+use repl::engine::role::{self, pause::Direction};
 use repl::engine::ship::ledger::Ledger;
 use repl::engine::ship::status::About;
 use repl::engine::ship::{self, Calls, Only, Options, Receiver, Shipping, Status, To};
@@ -81,11 +82,16 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let epoch = log::epoch(&dir, state.as_ref())?;
+    let sender = role::sender(&dir, &scheme, state.as_ref())?;
     let of_set = set.clone();
     let reload = || read_again(&of_set);
     let site = config.as_ref().and_then(|config| config.site.clone()).unwrap_or_default();
-    let options = Options { site, ..args.options(scheme, set, epoch, only) };
+    let options = Options { site, ..args.options(scheme, set, sender, only) };
+    if let Some(state) = state.as_ref().filter(|_| options.once)
+        && let Some(paused) = role::paused(state, Direction::Ship)?
+    {
+        return Err(paused.refusal(Code::Guarded, Direction::Ship, &dir).into());
+    }
     let status = match state.as_ref().filter(|_| keeps_state) {
         Some(state) => Some(Status::open(state.try_clone()?, about(&options, &logdir))),
         None => None,

@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod prune;
 pub mod recover;
 pub mod release;
+pub mod role;
 pub mod ship;
 pub mod site;
 pub mod status;

@@ -98,6 +98,9 @@
 //! | ssh:// refuses a host or a key | [`edge::ssh`], its `host_key` and `login` |
 //! | a server is kept out of its directory (5) | [`engine::sync::marker`]; what brings it to an end: the `recover` of [`engine::sync::journal`] |
 //! | `repl-status` says `stale`, or another state or alarm than expected | [`rule::status::judge`]; what it has read: [`engine::status`]; how it is printed: [`rule::status`] |
+//! | a sender is refused (5): an epoch, another instance | [`engine::role`]: what it says of itself; [`engine::site::master`]: what was pinned |
+//! | who is the master, what is paused | `repl-role show`, `where`; [`engine::role::record`], [`engine::role::pause`] |
+//! | a switchover failed, or was killed | run it again; its order: [`engine::role::switchover`], the other site's part: [`engine::role::promote`], servers: [`engine::role::database`] |
 //! | who holds the lock (7) | [`edge::lock`] |
 //! | a message has the wrong priority in the journal, or is no JSON | [`cli::voice`] |
 //! | `--on-error` calls too often, or not at all | [`rule::alert`] (when it is due), [`cli::alert`] (what is trouble) |

@@ -4,6 +4,7 @@ pub mod alert;
 pub mod asking;
 pub mod config;
 pub mod digests;
+pub mod instance;
 pub mod known_hosts;
 pub mod pattern;
 pub mod quorum;

@@ -88,7 +88,7 @@ fn what_one_site_refuses_is_final_for_that_one_and_told_at_the_end() {
     rig.ok("mkdir other; head -c 3000 /dev/urandom >other/log.1");
     rig.ok("$SHIP -S --pattern log.%S --via \"$APPLY --acks r2\" other");
     let ran = rig.run("$SHIP -S --pattern log.%S --via \"$APPLY --acks r1\" --via \"$APPLY --acks r2\" master");
-    ran.fails(4, "diverged");
+    ran.fails(5, "another instance");
     assert!(ran.err.contains("(1 of 2 sites failed)"), "{ran:?}");
     assert_equal(&rig, &["r1"]);
 
@@ -97,10 +97,10 @@ fn what_one_site_refuses_is_final_for_that_one_and_told_at_the_end() {
     rig.append("log.1", noise(500, 2));
     wait(&rig, "--ack quorum");
     rig.run("$WAIT now --state state --timeout 10ms --ack all").fails(10, "may come yet");
-    assert_eq!(site(&rig, "r2")["code"], 4);
+    assert_eq!(site(&rig, "r2")["code"], 5);
     assert_equal(&rig, &["r1", "r3"]);
     ship.signal(Signal::TERM);
-    ship.wait().fails(4, "diverged");
+    ship.wait().fails(5, "another instance");
 }
 
 /// What the sender has read so far, of files and of everything else.
@@ -285,4 +285,34 @@ fn sites_come_from_the_configuration_and_hup_reads_it_again() {
 
 fn site_named(rig: &Rig, name: &str) -> Value {
     status(rig)["sites"].as_array().unwrap().iter().find(|site| site["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn a_sender_that_is_paused_ships_nothing_says_why_and_goes_on_by_itself() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let pause = "$ROLE pause ship --state state --pattern log.%S --reason 'disk swap' master";
+    rig.ok(pause);
+    rig.run("$SHIP -S --state state --pattern log.%S --via '$APPLY --acks r1' master").fails(13, "disk swap");
+    // It begins paused, ships when it is resumed, and stops again.
+    let mut ship = follow(&rig, 2, "--heartbeat 100ms");
+    let is_paused = || rig.path("state/status.json").exists() && status(&rig)["paused"]["reason"] == "disk swap";
+    eventually("a pause", is_paused);
+    assert!(!rig.path("r1").exists());
+    for round in 2..4 {
+        rig.ok("$ROLE resume ship --state state --pattern log.%S --reason 'it is in' master");
+        rig.append("log.1", noise(1000, round));
+        eventually("everything", || rig.run("$WAIT now --state state --timeout 5s --ack all").code == 0);
+        rig.ok(pause);
+        eventually("another pause", is_paused);
+        let is_done = |name| site(&rig, name)["state"] == "done";
+        eventually("the end of both", || is_done("r1") && is_done("r2"));
+        assert_equal(&rig, &["r1", "r2"]);
+    }
+    rig.append("log.1", noise(1000, 4));
+    rig.run("$WAIT now --state state --timeout 300ms --ack one").fails(10, "may come yet");
+    ship.signal(Signal::TERM);
+    let ran = ship.wait();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("ship is paused since") && ran.err.contains("disk swap"), "{ran:?}");
 }

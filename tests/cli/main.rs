@@ -17,6 +17,7 @@ mod fan_out;
 mod faults;
 mod feed;
 mod fetch;
+mod instance;
 mod link;
 mod patch;
 mod prune;

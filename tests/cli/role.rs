@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::rig::Rig;
 
+mod switchover;
+mod told;
+
 /// A directory with a marker of this state, and its state directory beside it, with a committed journal or without.
 fn marked(state: &str, is_committed: bool) -> Rig {
     let rig = Rig::new();

@@ -276,6 +276,7 @@ fn every_flipped_bit_of_an_archive_is_found() {
     assert_eq!((code("bases/"), code("log")), (Code::Done, Code::Done));
     let expected = [
         ".repl/B3SUMS",
+        ".repl/instance",
         ".repl/origin",
         ".repl/position",
         ".repl/segments.jsonl",

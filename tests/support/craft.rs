@@ -29,6 +29,7 @@ pub fn hello() -> Hello {
         epoch: 3,
         fingerprint: String::new(),
         site: "mars".into(),
+        instance: None,
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(long)]
     pub set_aside: bool,
 
-    /// Take a directory that has foreign files in it
+    /// Take a directory that has foreign files in it, or a stream of another instance of the master than before
     #[arg(long)]
     pub adopt: bool,
 

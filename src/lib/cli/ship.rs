@@ -15,6 +15,7 @@ use crate::engine::bdb::Environment;
 use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::release::Release;
+use crate::engine::role::Sender;
 use crate::engine::ship::outlet::Compress;
 use crate::engine::ship::{Only, Options, Receiver, To};
 use crate::rule::config::{Config, Site};
@@ -247,9 +248,10 @@ impl Args {
     }
 
     /// What the engine is told, beside what was found out about the log.
-    pub fn options(&self, scheme: Scheme, set: String, epoch: u64, only: Option<Only>) -> Options {
+    pub fn options(&self, scheme: Scheme, set: String, sender: Sender, only: Option<Only>) -> Options {
         Options {
-            epoch,
+            epoch: sender.epoch,
+            instance: sender.instance,
             scheme,
             set,
             site: String::new(),

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use super::bell::Bell;
@@ -47,6 +48,15 @@ impl Stop {
     /// Whether an end was asked for.
     pub fn is_asked(&self) -> bool {
         self.flag.load(Ordering::SeqCst)
+    }
+}
+
+/// Asks a process to finish, if it is one of this program; whoever has got its number meanwhile is left alone.
+pub fn end(pid: i32, program: &str) {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if let Some(pid) = Pid::from_raw(pid).filter(|_| name.trim() == program) {
+        // It may have ended in this instant.
+        let _ = kill_process(pid, Signal::TERM);
     }
 }
 

@@ -28,6 +28,8 @@ use self::land::Landing;
 pub use self::land::{Differing, Sync};
 use super::archive::BASES;
 use super::note::{Monitor, Note};
+use super::role::{self, pause::Direction};
+use super::site::master::Master;
 use super::site::{self, Holding, Origin, STATE, Site};
 use crate::edge::bell::Bell;
 use crate::edge::dir::{Dir, UNNAMED};
@@ -56,7 +58,7 @@ pub struct Options {
     pub append_only: bool,
     /// What may happen to bytes of ours that differ.
     pub differing: Differing,
-    /// Take a directory that has foreign files in it.
+    /// Take a directory that has foreign files in it, and another instance than the one that has shipped here.
     pub adopt: bool,
     /// When to make durable.
     pub sync: Sync,
@@ -221,6 +223,14 @@ impl Session<'_> {
         }
     }
 
+    /// A pause ends by itself one day, so a sender is told to come again, as by one that is busy.
+    fn check_pause(&self) -> Result<()> {
+        match role::paused(self.site.lock().dir(), Direction::Apply)? {
+            Some(paused) => Err(paused.refusal(Code::Busy, Direction::Apply, self.dir).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Where what is kept begins, once something was pruned.
     fn horizon(&self) -> Result<Option<Position>> {
         Ok(site::horizon::read(self.site.lock().dir())?.map(|segment| segment.at(0)))
@@ -241,7 +251,9 @@ impl Session<'_> {
                 format!("this site takes set '{set}' only, the stream is of set '{}'", hello.set),
             );
         }
-        let epoch = site::epoch(self.site.lock().dir())?;
+        let master = site::master::read(self.site.lock().dir())?;
+        self.check_pause()?;
+        let epoch = site::epoch(self.site.lock().dir())?.max(master.as_ref().map_or(0, |master| master.epoch));
         if hello.epoch < epoch {
             let text = format!(
                 "the sender is of epoch {}, this site has seen epoch {epoch}: it is no longer the master",
@@ -252,11 +264,16 @@ impl Session<'_> {
         if let Some(feed) = &self.options.feed {
             feed.command.check(&hello.scheme)?;
         }
+        if let Some(origin) = &origin {
+            origin.admit(hello)?;
+        }
+        if let Some(master) = master.filter(|master| !self.options.adopt && master.is_another(hello)) {
+            return Err(master.refusal().into());
+        }
         let Some(origin) = origin else {
             self.guard(&hello.scheme)?;
             return Ok(None);
         };
-        origin.admit(hello)?;
         Ok(Some(origin))
     }
 
@@ -314,13 +331,18 @@ impl Session<'_> {
             }
             (self.monitor)(Note::Alive);
             // A frame that is at hand already is made durable by the same sync.
-            if frames.is_drained() || at_hand > AT_HAND {
+            let is_drained = frames.is_drained();
+            if is_drained || at_hand > AT_HAND {
                 self.commit.nudge();
                 at_hand = 0;
             }
             let Some(message) = frames.next()? else {
                 return fail(Code::Link, "the stream ended without an orderly end");
             };
+            if is_drained {
+                // It may have waited for this frame for long.
+                self.check_pause()?;
+            }
             match message {
                 Message::Begin(begin) if !attached => {
                     if origin.is_some() {
@@ -394,9 +416,13 @@ impl Session<'_> {
         }
     }
 
-    /// The first attach pins what the stream is of; a set's first name and a newer epoch are kept.
+    /// The first attach pins what the stream is of; who ships, a set's first name and a newer epoch are kept.
     fn pin(&self, hello: &Hello, origin: Option<Origin>, start: Position) -> Result<Origin> {
         let mut site = self.site.lock();
+        if let Some(instance) = hello.instance.clone() {
+            // Before the epoch: a crash in between must not leave a new epoch that is open to any instance.
+            site.set_master(&Master { instance, epoch: hello.epoch }, self.options.reason.as_deref())?;
+        }
         if hello.epoch > site::epoch(site.dir())? {
             site.set_epoch(hello.epoch)?;
         }

@@ -1,5 +1,5 @@
-//! What can be known of a log directory before it is shipped or proven: its engine, its set, its epoch, and what its
-//! operator should be told.
+//! What can be known of a log directory before it is shipped or proven: its engine, its set, and what its operator should
+//! be told.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,23 +9,11 @@ use anyhow::Result;
 
 use super::site;
 use crate::edge::dir::Dir;
-use crate::edge::read::read_at;
+use crate::edge::read::{prefix, read_at};
 use crate::rule::scheme::{Beside, Closure, HEAD, Kind, Scanner, Scheme};
+use crate::value::digest::Digest;
 use crate::value::exit::{Code, Failure, fail};
-use crate::value::position::Segment;
-
-/// The epoch that a log directory's own records, or the sender's, give it.
-pub fn epoch(dir: &Dir, state: Option<&Dir>) -> Result<u64> {
-    let own = match site::peek(dir, None)? {
-        Some(state) => site::epoch(&state)?,
-        None => 0,
-    };
-    let kept = match state {
-        Some(state) => site::epoch(state)?,
-        None => 0,
-    };
-    Ok(own.max(kept))
-}
+use crate::value::position::{Position, Segment};
 
 /// Engine, pattern and set of a log directory: as told, as pinned when it is a replica's, or as its file names show.
 pub fn scheme_of(dir: &Dir, told: Option<Kind>, state: Option<&Path>) -> Result<(Scheme, Option<String>)> {
@@ -153,6 +141,48 @@ fn searched(scanner: &Scanner, file: &File) -> Result<Option<Scanner>> {
         }
     }
     Ok(Some(scanner))
+}
+
+/// Where the whole records of the last segment in a directory end.
+pub(in crate::engine) fn end(dir: &Dir, scheme: &Scheme) -> Result<Option<Position>> {
+    match segments(dir, scheme, |_| false)?.pop_last() {
+        Some((segment, name)) => end_of(dir, scheme, segment, &name),
+        None => Ok(None),
+    }
+}
+
+/// Where the last byte of the log is, with the digest of its segment up to there. (The last segment may have none yet.)
+pub(in crate::engine) fn last_byte(dir: &Dir, scheme: &Scheme) -> Result<Option<(Position, Digest)>> {
+    for (segment, name) in segments(dir, scheme, |_| false)?.into_iter().rev() {
+        if let Some(at) = end_of(dir, scheme, segment, &name)?.filter(|at| at.offset > 0) {
+            return Ok(digest(dir, scheme, at)?.map(|digest| (at, digest)));
+        }
+    }
+    Ok(None)
+}
+
+/// The digest of a segment up to a position; `None` where it does not reach that far, or is not there.
+pub(in crate::engine) fn digest(dir: &Dir, scheme: &Scheme, at: Position) -> Result<Option<Digest>> {
+    let Some((file, _)) = open(dir, scheme, at.segment)? else {
+        return Ok(None);
+    };
+    let running = prefix(&file, scheme.running(), at.offset)?;
+    Ok((running.length() == at.offset).then(|| running.digest()))
+}
+
+fn end_of(dir: &Dir, scheme: &Scheme, segment: Segment, name: &str) -> Result<Option<Position>> {
+    let Some(file) = dir.open_read(name)? else {
+        return Ok(None);
+    };
+    let mut scanner = scheme.scanner(segment, None);
+    let mut buffer = vec![0; 1 << 18];
+    while scanner.is_hungry() {
+        match read_at(&file, &mut buffer, scanner.at())? {
+            0 => break,
+            count => scanner.take(&buffer[..count]),
+        }
+    }
+    Ok(Some(segment.at(scanner.safe())))
 }
 
 /// Opens a segment under whichever name its file has.

@@ -44,6 +44,7 @@ use crate::edge::dir::Dir;
 use crate::edge::link::Far;
 use crate::edge::signal::{Stop, Wish};
 use crate::edge::watch::Watch;
+use crate::rule::instance::Instance;
 use crate::rule::quorum::Policy;
 use crate::rule::scheme::Scheme;
 use crate::value::exit::{Code, Failure};
@@ -70,6 +71,8 @@ pub struct Options {
     pub site: String,
     /// Epoch of this master.
     pub epoch: u64,
+    /// Which of its databases this is.
+    pub instance: Option<Instance>,
     /// Where to start, in a pipe.
     pub from: Start,
     /// Ship what is complete, then end.
@@ -134,6 +137,16 @@ impl Receiver {
         Receiver { name: shown.to_owned(), shown: shown.to_owned(), to, acks: true, votes: 1, priority: 1 }
     }
 
+    /// The same once more, where it can be started again.
+    fn again(&self) -> Option<Receiver> {
+        let To::Via(far) = &self.to else {
+            return None;
+        };
+        let Receiver { name, shown, acks, votes, priority, .. } = self;
+        let (name, shown, to) = (name.clone(), shown.clone(), To::Via(far.clone()));
+        Some(Receiver { name, shown, to, acks: *acks, votes: *votes, priority: *priority })
+    }
+
     /// What makes it another receiver when it changes.
     fn key(&self) -> String {
         let Receiver { name, shown, acks, votes, priority, .. } = self;
@@ -172,6 +185,8 @@ pub fn run(dir: &Dir, receivers: Vec<Receiver>, options: &Options, ship: Shippin
         goal: &goal,
         desk: &desk,
         releasing,
+        // Only the one that keeps the state is paused by it.
+        state: state.filter(|_| status.is_some() && !options.once),
         calls: &calls,
         monitor,
     };

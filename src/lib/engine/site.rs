@@ -8,9 +8,12 @@
 //!   beyond `position` are from a crash in between and are cut at the next start.
 //! - `pruned`: before which segment nothing is kept any more; see [`horizon`].
 //! - `applied`: what the feed has done. `epoch`, `history.jsonl`, `lock`.
+//! - `instance`: which one ships here, and in which epoch; see [`master`]. It is no word about the log: like `epoch` it
+//!   outlives that, or a resync would open the door for any copy of the master.
 
 pub mod horizon;
 mod lines;
+pub mod master;
 mod origin;
 
 use std::path::Path;
@@ -20,6 +23,7 @@ pub use self::origin::Origin;
 use anyhow::{Context as _, Result};
 
 use self::lines::Lines;
+pub(super) use self::lines::alone;
 pub use self::lines::{Closed, closed_segments, manifest, recorded};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
@@ -223,6 +227,31 @@ impl Site {
         self.history.renew(&self.dir, HISTORY)?;
         write_history(&mut self.history, what, detail, reason)
     }
+}
+
+/// Makes a receiver's directory of one whose log is known already, up to here: what was held of an earlier log is
+/// forgotten first. The caller holds the locks.
+pub fn take_up(state: &Dir, origin: &Origin, holding: &Holding) -> Result<()> {
+    // The position goes first: without it nothing else counts.
+    for name in HELD.into_iter().rev() {
+        if state.identity(name)?.is_some() {
+            state.remove(name)?;
+        }
+    }
+    state.sync()?;
+    let (mut site, ..) = Site::open(state.try_clone()?)?;
+    site.pin(origin)?;
+    site.hold(holding)?;
+    set_applied(state, holding.held.position)
+}
+
+/// Ends that a directory receives: it is a master's from now on. The caller holds the locks.
+pub fn give_up(state: &Dir) -> Result<()> {
+    if state.identity(POSITION)?.is_some() {
+        state.remove(POSITION)?;
+        state.sync()?;
+    }
+    Ok(())
 }
 
 /// Adds a line to the history of a site that another process may have open.

@@ -17,6 +17,7 @@ use crate::edge::journal::Follow;
 use crate::edge::signal::Stop;
 use crate::engine::mariadb::Server;
 use crate::engine::note::{Monitor, Note};
+use crate::engine::role::{self, pause::Direction};
 use crate::engine::site::{self, Closed, Origin};
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::Scheme;
@@ -122,7 +123,7 @@ enum Pause {
     Nothing,
     /// Something will be, then.
     Until(Instant),
-    /// The gate is shut.
+    /// The gate is shut, or an operator has paused it.
     Gate,
     /// The command failed.
     Failed(anyhow::Error),
@@ -218,6 +219,9 @@ impl<'a> Feed<'a> {
             Ok(portion) => portion,
             Err(pause) => return Ok(Some(pause)),
         };
+        if role::paused(&self.state, Direction::Feed)?.is_some() {
+            return Ok(Some(Pause::Gate));
+        }
         if let Some(gate) = &self.options.gate
             && gate.run(&self.values(&portion)).is_err()
         {

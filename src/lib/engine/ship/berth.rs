@@ -95,6 +95,7 @@ impl Berth<'_> {
             epoch: options.epoch,
             fingerprint,
             site: options.site.clone(),
+            instance: options.instance.clone(),
         })
     }
 

@@ -20,6 +20,8 @@ use super::wait::Desk;
 use super::{Calls, Options, Receiver};
 use crate::edge::dir::Dir;
 use crate::engine::note::{Monitor, Note, Trouble};
+use crate::engine::role;
+use crate::engine::role::pause::{Direction, Paused};
 use crate::rule::quorum::{Level, Policy};
 use crate::value::exit::{Code, Failure, code_of, hint_of};
 use crate::value::position::Position;
@@ -46,6 +48,8 @@ pub(super) struct Fleet<'a> {
     pub(super) goal: &'a Goal,
     pub(super) desk: &'a Desk<'a>,
     pub(super) releasing: Option<&'a Releasing>,
+    /// Where it is written that shipping is paused.
+    pub(super) state: Option<&'a Dir>,
     pub(super) calls: &'a Calls<'a>,
     pub(super) monitor: &'a Monitor,
 }
@@ -55,6 +59,10 @@ pub(super) struct Fleet<'a> {
 struct Crew {
     working: BTreeMap<Id, Working>,
     ended: Vec<(String, anyhow::Error)>,
+    /// All receivers, to be started after a pause; `None` for one that cannot be.
+    plan: Vec<Option<Receiver>>,
+    /// Why nothing is shipped.
+    paused: Option<Paused>,
     /// How many there were in all: of one alone no name needs to be told.
     count: usize,
     /// Since when the policy is met, with `-S`.
@@ -74,15 +82,18 @@ impl<'a> Fleet<'a> {
     /// Ships to all until each has ended.
     pub(super) fn run(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Result<()> {
         let (told, ends) = channel();
-        let mut crew = Crew { count: receivers.len(), ..Crew::default() };
+        let plan: Vec<_> = receivers.iter().map(Receiver::again).collect();
+        let mut crew = Crew { count: receivers.len(), plan, ..Crew::default() };
         std::thread::scope(|scope| {
-            for receiver in receivers {
-                self.launch(scope, &mut crew, receiver, status.as_ref(), &told);
+            self.stand(scope, &mut crew, status, &told);
+            if crew.paused.is_none() {
+                self.launch_all(scope, &mut crew, receivers, status.as_ref(), &told);
             }
             loop {
                 self.hear(&mut crew, &ends);
+                self.stand(scope, &mut crew, status, &told);
                 self.tend(&mut crew, status);
-                if crew.working.is_empty() {
+                if crew.working.is_empty() && (crew.paused.is_none() || !self.can_wait(&crew)) {
                     return;
                 }
                 if self.calls.reload.as_ref().is_some_and(|(wish, _)| wish.take()) {
@@ -92,6 +103,71 @@ impl<'a> Fleet<'a> {
             }
         });
         self.judge(crew)
+    }
+
+    fn launch_all<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        crew: &mut Crew,
+        receivers: Vec<Receiver>,
+        status: Option<&Status>,
+        told: &Outbox<(Id, Result<()>)>,
+    ) where
+        'a: 'scope,
+    {
+        for receiver in receivers {
+            self.launch(scope, crew, receiver, status, told);
+        }
+    }
+
+    /// Whether shipping is paused; what cannot be read is no word.
+    fn paused(&self) -> Option<Paused> {
+        let read = |state| role::paused(state, Direction::Ship);
+        match self.state.map(read).transpose() {
+            Ok(paused) => paused.flatten(),
+            Err(error) => {
+                (self.monitor)(Note::Warning(format!("{error:#}")));
+                Some(Paused { since: "nobody knows when".into(), reason: String::new() })
+            }
+        }
+    }
+
+    /// Whether a pause can be waited out: nobody ends it, and all receivers can be started again.
+    fn can_wait(&self, crew: &Crew) -> bool {
+        !self.calls.stop.is_asked() && crew.plan.iter().all(Option::is_some)
+    }
+
+    /// Ends all lanes when shipping is paused, and starts them when it goes on.
+    fn stand<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        crew: &mut Crew,
+        status: &mut Option<Status>,
+        told: &Outbox<(Id, Result<()>)>,
+    ) where
+        'a: 'scope,
+    {
+        let now = self.paused();
+        if let Some(status) = status {
+            status.pause(now.as_ref());
+        }
+        match (&now, crew.paused.is_some()) {
+            (Some(paused), false) => {
+                let text = paused.refusal(Code::Guarded, Direction::Ship, self.dir);
+                (self.monitor)(Note::Warning(text.to_string()));
+                crew.working.values().for_each(|working| working.orders.retire());
+                crew.paused = now;
+            }
+            // Those that still take their leave come first.
+            (None, true) if crew.working.is_empty() && !self.calls.stop.is_asked() => {
+                crew.paused = None;
+                crew.ended.clear();
+                self.board.forget_ended();
+                let receivers = crew.plan.iter().flatten().filter_map(Receiver::again).collect();
+                self.launch_all(scope, crew, receivers, status.as_ref(), told);
+            }
+            _ => {}
+        }
     }
 
     fn launch<'scope>(
@@ -241,6 +317,10 @@ impl<'a> Fleet<'a> {
             }
         }
         crew.ended.clear();
+        crew.plan = receivers.iter().map(Receiver::again).collect();
+        if crew.paused.is_some() {
+            return;
+        }
         crew.count = crew.count.max(receivers.len());
         self.board.forget_ended();
         for receiver in receivers {
@@ -253,7 +333,10 @@ impl<'a> Fleet<'a> {
 
     /// How all of it has ended.
     fn judge(&self, crew: Crew) -> Result<()> {
-        let Crew { mut ended, count, .. } = crew;
+        let Crew { mut ended, count, paused, .. } = crew;
+        if let Some(paused) = paused.filter(|_| ended.is_empty() && !self.calls.stop.is_asked()) {
+            return Err(paused.refusal(Code::Guarded, Direction::Ship, self.dir).into());
+        }
         if ended.is_empty() || (self.options.once && count > 1 && self.is_met()) {
             return Ok(());
         }

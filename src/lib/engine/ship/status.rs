@@ -15,6 +15,7 @@ use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
 use crate::engine::log;
+use crate::engine::role::pause::Paused;
 use crate::rule::scheme::Scheme;
 use crate::value::position::{Position, Segment};
 
@@ -110,6 +111,12 @@ impl Status {
     pub(super) fn proven(&self, receiver: &str) -> Option<Position> {
         let known = self.known.iter().find(|site| site.receiver == receiver && site.log == self.about.log);
         known.and_then(|site| site.proven)
+    }
+
+    /// Whether shipping is paused.
+    pub(super) fn pause(&mut self, paused: Option<&Paused>) {
+        self.fixed["paused"] =
+            paused.map_or(Value::Null, |paused| json!({"since": paused.since, "reason": paused.reason}));
     }
 
     /// Writes what has changed since, or all when a heartbeat is due or `is_urgent`.

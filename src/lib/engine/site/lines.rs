@@ -104,7 +104,7 @@ pub fn recorded(state: &Dir, name: &str) -> Result<Option<Digest>> {
 }
 
 /// Until the result is dropped nobody else changes files of lines.
-pub(super) fn alone(state: &Dir) -> Result<Lock> {
+pub(in crate::engine) fn alone(state: &Dir) -> Result<Lock> {
     Lock::wait(state, LOCK)
 }
 

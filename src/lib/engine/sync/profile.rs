@@ -18,7 +18,6 @@ use crate::edge::dir::Dir;
 use crate::edge::tree::Tree;
 use crate::edge::usage;
 use crate::engine::log;
-use crate::rule::scheme::Scheme;
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure};
 use crate::value::name::Name;
@@ -290,25 +289,6 @@ fn head(dir: &Dir, name: &str) -> Result<Vec<u8>> {
         return Ok(Vec::new());
     };
     log::beginning(&file, HEAD)
-}
-
-/// Where the whole records of the last segment in a directory end.
-fn end_of_log(dir: &Dir, scheme: &Scheme) -> Result<Option<Position>> {
-    let Some((segment, name)) = log::segments(dir, scheme, |_| false)?.pop_last() else {
-        return Ok(None);
-    };
-    let Some(file) = dir.open_read(&name)? else {
-        return Ok(None);
-    };
-    let mut scanner = scheme.scanner(segment, None);
-    let mut buffer = vec![0; 1 << 18];
-    while scanner.is_hungry() {
-        match crate::edge::read::read_at(&file, &mut buffer, scanner.at())? {
-            0 => break,
-            count => scanner.take(&buffer[..count]),
-        }
-    }
-    Ok(Some(segment.at(scanner.safe())))
 }
 
 /// The number at a place, in the byte order of this machine: the one that wrote the file is of the same kind.

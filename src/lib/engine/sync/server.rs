@@ -249,6 +249,11 @@ impl Server {
         self.state.create_new(OUTPUT)
     }
 
+    /// It stays down, and is nobody's of ours to start any more.
+    pub fn leave_down(&mut self) -> Result<()> {
+        self.forget()
+    }
+
     fn record(&mut self, phase: Phase) -> Result<()> {
         let name = PHASES.iter().find(|(known, _)| *known == phase).map_or("", |(_, name)| name);
         let line = format!("v=1 phase={name} since={} run={}\n", word(&clock::now().to_string()), word(&self.run));

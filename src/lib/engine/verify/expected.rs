@@ -46,6 +46,8 @@ impl Expected {
         };
         let is_torn = slots::is_torn(&state, site::POSITION)?;
         let (holding, horizon) = (site::holding(&state)?, horizon::read(&state)?);
+        // No word about the log, but one that a receiver would stumble over.
+        site::master::read(&state)?;
         let is_held =
             |segment: Segment| Some(segment) >= horizon && holding.is_some_and(|holding| holding.holds(segment));
         site::manifest(&state, |digest, name| {

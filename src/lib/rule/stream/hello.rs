@@ -2,6 +2,7 @@
 //! over, so that later releases can say more within version 1.
 
 use super::{Corrupt, corrupt};
+use crate::rule::instance::Instance;
 use crate::rule::pattern::Pattern;
 use crate::rule::scheme::{Engine, Kind, Scheme};
 use crate::value::escape::word;
@@ -23,17 +24,20 @@ pub struct Hello {
     pub fingerprint: String,
     /// Name of the sending site, for messages; may be empty.
     pub site: String,
+    /// Which database ships; older senders, and those without state, do not say it.
+    pub instance: Option<Instance>,
 }
 
 impl Hello {
     /// The payload of the hello frame.
     pub fn print(&self) -> String {
-        let Hello { set, scheme, epoch, fingerprint, site } = self;
+        let Hello { set, scheme, epoch, fingerprint, site, instance } = self;
         let segment_size = scheme.segment_size();
         let pattern = scheme.pattern().map(Pattern::to_string).unwrap_or_default();
+        let instance = instance.as_ref().map(|instance| format!("instance={instance}\n")).unwrap_or_default();
         format!(
             "v={VERSION}\nset={}\nengine={}\npattern={}\nidentity={}\nsegment-size={segment_size}\nepoch={epoch}\n\
-             fingerprint={}\nsite={}\n",
+             fingerprint={}\nsite={}\n{instance}",
             word(set),
             scheme.engine(),
             word(&pattern),
@@ -66,7 +70,21 @@ impl Hello {
             epoch: count("epoch")?,
             fingerprint: name(want("fingerprint")?)?,
             site: name(want("site")?)?,
+            instance: instance(text)?,
         })
+    }
+}
+
+fn instance(text: &str) -> Result<Option<Instance>, Corrupt> {
+    if !text.lines().any(|line| line.starts_with("instance=")) {
+        return Ok(None);
+    }
+    match pairs::get(text, "instance") {
+        Some(word) if word.is_empty() => Ok(None),
+        word => match word.as_deref().and_then(Instance::parse) {
+            None => corrupt("the hello has no valid instance"),
+            instance => Ok(instance),
+        },
     }
 }
 
@@ -97,6 +115,16 @@ mod tests {
             epoch: 3,
             fingerprint: "log-version=19 byte-order=little".into(),
             site: "venus".into(),
+            instance: Instance::parse(&("0123456789abcdef".repeat(2) + ".00000000000000ff")),
+        }
+    }
+
+    #[test]
+    fn one_of_an_older_sender_has_no_instance() {
+        let unsaid = Hello { instance: None, ..hello() };
+        assert!(!unsaid.print().contains("instance"));
+        for more in ["", "instance=-\n"] {
+            assert_eq!(Hello::parse((unsaid.print() + more).as_bytes()), Ok(unsaid.clone()));
         }
     }
 
@@ -117,6 +145,7 @@ mod tests {
             epoch: u64::MAX,
             fingerprint: name.clone(),
             site: name,
+            instance: hello().instance,
         };
         let text = longest.print();
         assert!(Header::parse(&header(Kind::Hello, 0, &[text.as_bytes()])).is_ok(), "{}", text.len());
@@ -137,6 +166,8 @@ mod tests {
             ("set=order%20s\n", ""),
             ("set=order%20s", "set="),
             ("v=1\n", "v=1\r\n"),
+            ("instance=0", "instance=O"),
+            ("instance=0", "instance="),
             ("identity=-", "identity=7"),
             ("segment-size=0", "segment-size=16777216"),
             (

@@ -13,9 +13,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Result;
 
-use super::{Defaults, Names, end_of_log, head, number};
+use super::{Defaults, Names, head, number};
 use crate::edge::dir::Dir;
 use crate::edge::usage::{self, Process};
+use crate::engine::log;
 use crate::engine::sync::facts::Facts;
 use crate::rule::scheme::Scheme;
 use crate::value::name::Name;
@@ -110,7 +111,7 @@ pub(in crate::engine::sync) fn environments(dir: &Dir) -> Result<Vec<Name>> {
 /// The beginning of the last segment of the log: recovery adds records of its own to that, so that it is not the
 /// master's any more.
 pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {
-    Ok(end_of_log(dir, &Scheme::Bdb)?.map(|end| end.segment.at(0)))
+    Ok(log::end(dir, &Scheme::Bdb)?.map(|end| end.segment.at(0)))
 }
 
 /// The segments of an environment, in order.

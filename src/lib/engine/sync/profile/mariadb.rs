@@ -9,9 +9,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Defaults, Names, end_of_log, number};
+use super::{Defaults, Names, number};
 use crate::edge::dir::Dir;
 use crate::edge::usage::{self, Process};
+use crate::engine::log;
 use crate::engine::sync::facts::Facts;
 use crate::rule::scheme::{Engine, Kind};
 use crate::value::position::Position;
@@ -135,7 +136,7 @@ pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {
     let names = dir.names()?;
     let kind = Kind { engine: Engine::Mariadb, pattern: None }.complete(names.iter().filter_map(|name| name.to_str()));
     match kind.ok().and_then(|kind| kind.scheme(&[])) {
-        Some(scheme) => Ok(end_of_log(dir, &scheme)?.map(|end| end.segment.at(0))),
+        Some(scheme) => Ok(log::end(dir, &scheme)?.map(|end| end.segment.at(0))),
         None => Ok(None),
     }
 }

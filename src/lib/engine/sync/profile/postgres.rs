@@ -7,7 +7,7 @@
 
 use anyhow::Result;
 
-use super::{Defaults, Names, end_of_log, number};
+use super::{Defaults, Names, number};
 use crate::edge::dir::Dir;
 use crate::edge::usage::{self, Process};
 use crate::engine::log;
@@ -192,7 +192,7 @@ pub(super) fn position(dir: &Dir) -> Result<Option<Position>> {
         (None, Some((_, redo, timeline))) => {
             Some(crate::value::position::Segment::new(timeline.into(), redo / cluster.size))
         }
-        (None, None) => return end_of_log(&log, &scheme),
+        (None, None) => return log::end(&log, &scheme),
     };
     Ok(begin.map(|segment| segment.at(0)))
 }

@@ -1,0 +1,126 @@
+//! The database of a site, and how it is stopped, started, promoted and demoted: by the operator's commands, or by the
+//! engine's own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::edge::dir::{Dir, shown};
+use crate::edge::hook::Hook;
+use crate::edge::user::User;
+use crate::engine::sync::marker;
+use crate::engine::sync::profile::Profile;
+use crate::engine::sync::server::{Commands, Server};
+use crate::value::exit::{Code, Failure};
+
+/// Ends the recovery of a standby, and waits until it takes writes. One that is promoted already has no such file.
+const PROMOTE: &str = r#"[ -e "$REPL_DIR/standby.signal" ] || exit 0
+v=$(tr -cd 0-9. <"$REPL_DIR/PG_VERSION"); PATH=/usr/lib/postgresql/$v/bin:/usr/pgsql-$v/bin:$PATH
+exec pg_ctl promote -w -t "$REPL_TIMEOUT" -D "$REPL_DIR""#;
+/// What makes a server of PostgreSQL follow.
+const STANDBY: &str = "standby.signal";
+
+/// A site's database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Its kind.
+    pub profile: Profile,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// How its server is stopped and started, and whether it runs.
+    pub commands: Commands,
+    /// Makes it a master.
+    pub promote: Option<String>,
+    /// Prepares it to receive.
+    pub demote: Option<String>,
+}
+
+impl Database {
+    /// Its server; what was done to it is recorded in the state directory.
+    pub(super) fn server(&self, state: &Dir) -> Result<Server> {
+        Server::new(self.profile, self.commands.clone(), state, &self.dir, "switchover")
+    }
+
+    /// Refuses (13) a database of which nobody has said how it is stopped, or started again.
+    pub(super) fn can_stop(&self) -> Result<()> {
+        let defaults = self.profile.defaults(false);
+        let missing = |told: &Option<String>, default: Option<&str>| told.is_none() && default.is_none();
+        for (key, is_missing) in [
+            ("stop", missing(&self.commands.stop, defaults.stop)),
+            ("start", missing(&self.commands.start, defaults.start)),
+        ] {
+            if is_missing {
+                let text = format!("nothing says how to {key} the server of {}", shown(&self.dir));
+                return Err(Failure::new(Code::Guarded, text).hint(format!("{key} = \"CMD\" in [server]")).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses (13) a database that cannot be made a master now.
+    pub(super) fn can_lead(&self) -> Result<()> {
+        if self.promote.is_some() || self.profile != Profile::Postgres {
+            return Ok(());
+        }
+        let dir = Dir::open(&self.dir)?;
+        if dir.identity(STANDBY)?.is_none() || self.profile.user(&dir)?.is_some() {
+            return Ok(());
+        }
+        let text = format!("no server runs on {}: there is nothing to promote", shown(&self.dir));
+        Err(Failure::new(Code::Guarded, text).hint("start the standby, or promote = \"CMD\" in [server]").into())
+    }
+
+    /// Makes it a master that runs. What was done already is not done again.
+    pub(super) fn lead(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
+        if let Some(promote) = &self.promote {
+            return self.hook("promote", promote).run(&self.values(values));
+        }
+        if self.profile == Profile::Postgres {
+            let owner = User::owner(&self.dir)?;
+            self.hook("promote", PROMOTE).run_as(owner.as_ref(), &self.values(values))?;
+            // One that we have stopped ourselves is no standby, and down.
+            return self.server(state)?.bring_back(&|| marker::guard(&self.dir));
+        }
+        let mut server = self.server(state)?;
+        if self.profile == Profile::Bdb && server.confirm_down().is_err() {
+            // It was started before we could say so.
+            return Ok(());
+        }
+        server.recover(&self.dir)?;
+        server.start(&|| marker::guard(&self.dir)).map(drop)
+    }
+
+    /// Makes it follow, and starts it where a server that follows can run.
+    pub(super) fn follow(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
+        let mut server = self.server(state)?;
+        if let Some(demote) = &self.demote {
+            self.hook("demote", demote).run(&self.values(values))?;
+        } else if self.profile == Profile::Postgres {
+            Dir::open(&self.dir)?.replace(STANDBY, b"")?;
+        }
+        if self.profile != Profile::Postgres {
+            return server.leave_down();
+        }
+        server.bring_back(&|| marker::guard(&self.dir))
+    }
+
+    fn hook(&self, name: &'static str, command: &str) -> Hook {
+        Hook { name, command: command.to_owned(), timeout: Some(self.commands.timeout) }
+    }
+
+    fn values<'a>(&self, more: &[(&'a str, String)]) -> Vec<(&'a str, String)> {
+        let dir = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        let timeout = self.timeout().as_secs().max(1).to_string();
+        let own = [
+            ("REPL_DIR", dir.to_string_lossy().into_owned()),
+            ("REPL_ENGINE", self.profile.to_string()),
+            ("REPL_TIMEOUT", timeout),
+        ];
+        own.into_iter().chain(more.iter().cloned()).collect()
+    }
+
+    fn timeout(&self) -> Duration {
+        self.commands.timeout
+    }
+}

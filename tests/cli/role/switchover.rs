@@ -1,0 +1,221 @@
+//! `repl-role switchover` between two sites on one machine, and `where`: the order of its steps, what undoes it, and a
+//! kill before each durable step. The databases are plain logs, so that each round is quick; real ones are in
+//! `tests/switchover.rs`.
+
+use std::fs;
+
+use crate::rig::{Ran, Rig, Sshd};
+
+/// Two sites, `a` (the master, told so) and `b`, which has all of its log. Their servers' commands note what is done.
+fn pair() -> Rig {
+    let rig = Rig::new();
+    rig.ok("mkdir a bin; ln -s $ROLE bin/repl-role; ln -s $APPLY bin/repl-apply; ln -s $SHIP bin/repl-ship");
+    for (here, there) in [("a", "b"), ("b", "a")] {
+        let root = rig.root.path().display();
+        let act = |verb: &str, does: &str| format!("{verb} = \"echo {here} {verb} >> {root}/acts; {does}\"\n");
+        let text = format!(
+            "set = \"orders\"\nhere = \"{here}\"\naddress = \"{here}.example.org:5432\"\nengine = \"plain\"\n\
+             pattern = \"log.%S\"\nlogdir = \"{root}/{here}\"\nstate = \"{root}/{here}-state\"\n[server]\n{}{}{}{}{}\
+             [[site]]\nname = \"{there}\"\nrsh = \"env PATH={root}/bin:/usr/bin:/bin {root}/rsh\"\n\
+             config = \"{root}/{there}.toml\"\n",
+            act("stop", &format!("rm {root}/{here}-runs")),
+            act("start", &format!("touch {root}/{here}-runs")),
+            format_args!("status = \"[ -e {root}/{here}-runs ]\"\n"),
+            act("promote", &format!("touch {root}/{here}-runs")),
+            act("demote", "true"),
+        );
+        fs::write(rig.path(&format!("{here}.toml")), text).unwrap();
+    }
+    fs::write(rig.path("rsh"), "#!/bin/sh\n[ ! -e down ] || exit 255\nexec sh -c \"$1\"\n").unwrap();
+    rig.ok("chmod 755 rsh; chmod 600 *.toml; printf 'one\\n' > a/log.1; printf 'two' > a/log.2; touch a-runs");
+    rig.ok("$ROLE init --master -q -c a.toml");
+    assert_eq!(ship(&rig, "a", "b").code, 0);
+    rig.ok("printf ' and three' >> a/log.2");
+    rig
+}
+
+fn ship(rig: &Rig, from: &str, to: &str) -> Ran {
+    rig.run(&format!(
+        "$SHIP -S --set orders --pattern log.%S --state {from}-state --retry-for 1ms \
+         --via \"$APPLY --acks -c {to}.toml\" {from}"
+    ))
+}
+
+fn switch(rig: &Rig, from: &str, to: &str, more: &str) -> Ran {
+    rig.run(&format!("$ROLE switchover --to {to} {more} -c {from}.toml"))
+}
+
+/// `to` is the master, `from` follows, nobody lost anything, and it goes on the other way round.
+#[track_caller]
+fn switched(rig: &Rig, from: &str, to: &str, epoch: u64) {
+    let show = |site: &str| rig.ok(&format!("$ROLE show -c {site}.toml"));
+    for (site, role) in [(from, "receiver"), (to, "master")] {
+        let all = show(site);
+        assert!(all.starts_with(&format!("role      {role}\nepoch     {epoch}\n")), "{site}: {all}");
+    }
+    for site in [from, to] {
+        assert_eq!(rig.ok(&format!("$ROLE where -c {site}.toml")), format!("{to}.example.org:5432\n"));
+    }
+    ship(rig, from, to).fails(5, "this site is a receiver since epoch");
+    assert_eq!(rig.ok("ls a b"), "a:\nlog.1\nlog.2\n\nb:\nlog.1\nlog.2\n");
+    rig.ok("cmp a/log.1 b/log.1; cmp a/log.2 b/log.2");
+    assert!(rig.path(&format!("{to}-runs")).exists() && !rig.path(&format!("{from}-runs")).exists());
+    rig.ok(&format!("echo {epoch} >> {to}/log.2"));
+    let ran = ship(rig, to, from);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    rig.ok("cmp a/log.2 b/log.2");
+}
+
+#[test]
+fn the_roles_change_in_order_and_change_back() {
+    let rig = pair();
+    assert_eq!(rig.ok("$ROLE where -c b.toml; $ROLE where -c a.toml"), "a.example.org:5432\n".repeat(2));
+    let plan = switch(&rig, "a", "b", "-n").out;
+    assert!(plan.contains("b can be reached and holds this master's log to 1-2:3; it ends at 1-2:13\n"), "{plan}");
+    assert!(plan.contains("epoch 2: the point of no return"), "{plan}");
+    assert!(!rig.path("acts").exists() && !rig.path("a-state/switchover").exists());
+    let ran = switch(&rig, "a", "b", "--reason 'new machine'");
+    assert_eq!((ran.code, ran.out.as_str()), (0, "b is the master\n"), "{ran:?}");
+    assert_eq!(rig.ok("cat acts"), "a stop\nb promote\na demote\n");
+    for history in ["a-state", "b-state"] {
+        assert!(rig.ok(&format!("cat {history}/history.jsonl")).contains("new machine"), "{history}");
+    }
+    // Told again, it was done.
+    assert_eq!(switch(&rig, "a", "b", "-q").code, 0);
+    assert_eq!(rig.ok("cat acts"), "a stop\nb promote\na demote\n");
+    switched(&rig, "a", "b", 2);
+    assert_eq!(switch(&rig, "b", "a", "").code, 0);
+    switched(&rig, "b", "a", 3);
+}
+
+#[test]
+fn what_fails_before_the_point_of_no_return_leaves_the_master_as_it_was() {
+    let rig = pair();
+    let intact = || {
+        assert!(rig.path("a-runs").exists() && !rig.path("a-state/switchover").exists());
+        assert!(rig.ok("$ROLE show -c a.toml").starts_with("role      master\nepoch     1\n"));
+        assert_eq!(ship(&rig, "a", "b").code, 0);
+    };
+    switch(&rig, "a", "c", "").fails(2, "no [[site]] of the configuration has the name 'c'");
+    switch(&rig, "b", "a", "").fails(5, "nobody has said that this site is the master");
+    rig.ok("touch down");
+    switch(&rig, "a", "b", "").fails(8, "at b: ");
+    rig.ok("rm down");
+    for (breaks, mends, code, says) in [
+        ("$ROLE pause apply --reason x -c b.toml", "$ROLE resume apply -c b.toml", 13, "apply is paused at b"),
+        ("$ROLE pause ship --reason x -c a.toml", "$ROLE resume ship -c a.toml", 13, "ship is paused"),
+        ("cp b/log.2 was; printf x > b/log.2; rm -r b/.repl", "true", 3, "b holds nothing of this master's log"),
+    ] {
+        rig.ok(breaks);
+        switch(&rig, "a", "b", "").fails(code, says);
+        assert!(!rig.path("acts").exists(), "{says}: nothing was stopped");
+        rig.ok(mends);
+    }
+    rig.ok("rm -r b");
+    intact();
+    // The stop command fails; and the last byte does not arrive, since a receiver is at work that is not ours.
+    rig.ok("sed -i.bak 's/^stop = .*/stop = \"exit 3\"/' a.toml");
+    switch(&rig, "a", "b", "").fails(9, "nothing was switched, the master goes on: cannot stop the master's server");
+    rig.ok("mv a.toml.bak a.toml; printf ' more' >> a/log.2");
+    let ran = rig.run("exec 9< b; flock 9; $ROLE switchover --to b --timeout 1s -c a.toml 9<&-; exit $?");
+    ran.fails(10, "nothing was switched, the master goes on: b does not come to 1-2:18");
+    assert_eq!(rig.ok("cat acts"), "a stop\na start\n");
+    intact();
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    switched(&rig, "a", "b", 2);
+}
+
+/// A switchover that is killed at one of its calls, in itself or in what it runs at the other site; whether it was.
+fn killed(rig: &Rig, [from, to]: [&str; 2], is_there: bool, call: &str, step: u32) -> bool {
+    let kill = format!("strace -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={step}");
+    if !is_there {
+        // (What it starts is not traced.)
+        return rig.run(&format!("{kill} $ROLE switchover --to {to} -c {from}.toml")).code != 0;
+    }
+    let kill = format!("exec {} sh -c \"$1\"", kill.replace("strace", "strace -f"));
+    let script = format!("#!/bin/sh\ncase $1 in *become*-n*) ;; *become*) {kill} ;; esac\nexec sh -c \"$1\"\n");
+    let plain = fs::read(rig.path("rsh")).unwrap();
+    fs::write(rig.path("rsh"), script).unwrap();
+    let is_killed = switch(rig, from, to, "").code != 0;
+    fs::write(rig.path("rsh"), plain).unwrap();
+    is_killed
+}
+
+/// What is durable is made so by a rename or a removal; the kill comes before it.
+#[test]
+fn killed_before_each_step_at_either_site_and_run_again_it_ends_the_same() {
+    let rig = pair();
+    let (mut sites, mut epoch) = (["a", "b"], 1);
+    for (is_there, call, least) in
+        [(false, "renameat", 8), (true, "renameat", 3), (false, "unlinkat", 1), (true, "unlinkat", 1)]
+    {
+        for step in 1.. {
+            let [from, to] = sites;
+            rig.ok(&format!("printf 'more ' >> {from}/log.2"));
+            let is_killed = killed(&rig, sites, is_there, call, step);
+            // Nobody was told to be the master while the other one was it.
+            let roles = rig.ok("cat a-state/role; cat b-state/role 2>/dev/null || :");
+            assert!(roles.matches("role=master").count() <= 1, "{is_there} {call} {step}: {roles}");
+            let ran = switch(&rig, from, to, "");
+            assert_eq!(ran.code, 0, "{is_there} {call} {step}: {ran:?}");
+            epoch += 1;
+            if !is_killed {
+                assert!(step > least, "{call}: {step}");
+                switched(&rig, from, to, epoch);
+            }
+            ship(&rig, from, to).fails(5, "this site is a receiver since epoch");
+            rig.ok(&format!("cmp a/log.2 b/log.2; printf {epoch} >> {to}/log.2"));
+            let ran = ship(&rig, to, from);
+            assert_eq!(ran.code, 0, "{is_there} {call} {step}: {ran:?}");
+            sites = [to, from];
+            if !is_killed {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_operator_whose_master_is_lost_can_promote_what_there_is() {
+    let rig = pair();
+    rig.ok("touch down");
+    rig.run("$ROLE become --epoch 1 -c b.toml").fails(5, "epoch 1 is known here");
+    assert!(rig.ok("$ROLE become -n --epoch 2 -c b.toml").starts_with("would make "));
+    assert_eq!(rig.ok("$ROLE become --epoch 2 --reason 'a burnt' -c b.toml"), "b is the master, epoch 2\n");
+    rig.ok("rm down; printf '!' >> b/log.2");
+    // The old one comes back: it is fenced, and proxies are told of the new one.
+    ship(&rig, "a", "b").fails(5, "it is no longer the master");
+    assert_eq!(rig.ok("$ROLE where -c a.toml"), "b.example.org:5432\n");
+    rig.run("$ROLE become --epoch 9 -c a.toml").fails(5, "is not a receiver's directory");
+}
+
+#[test]
+fn a_master_whose_heir_is_lost_on_the_way_takes_its_role_back() {
+    let rig = pair();
+    // It can be asked, and not be told.
+    let plain = fs::read(rig.path("rsh")).unwrap();
+    fs::write(rig.path("rsh"), "#!/bin/sh\ncase $1 in *become*--held*) exit 255 ;; esac\nexec sh -c \"$1\"\n").unwrap();
+    let ran = switch(&rig, "a", "b", "");
+    ran.fails(8, "no site is the master until this is run again: b could not be made it: at b: ");
+    rig.run("$ROLE where -c b.toml").fails(1, "no site is the master of epoch 2");
+    ship(&rig, "a", "b").fails(5, "this site is a receiver since epoch 2");
+    assert_eq!(rig.ok("$ROLE become --epoch 3 --reason 'b burnt' -c a.toml"), "a is the master again, epoch 3\n");
+    assert_eq!(rig.ok("cat acts"), "a stop\na promote\n");
+    fs::write(rig.path("rsh"), plain).unwrap();
+    assert_eq!(ship(&rig, "a", "b").code, 0);
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    switched(&rig, "a", "b", 4);
+    // Now it is another's, whoever asks.
+    switch(&rig, "a", "c", "").fails(2, "has the name 'c'");
+}
+
+#[test]
+fn the_other_site_is_asked_and_told_over_ssh() {
+    let rig = pair();
+    let sshd = Sshd::start_with(&format!("SetEnv PATH={}/bin:/usr/bin:/bin", rig.root.path().display()));
+    fs::write(rig.path("rsh"), format!("#!/bin/sh\nexec {} \"$1\"\n", sshd.ssh())).unwrap();
+    let ran = switch(&rig, "a", "b", "--reason 'it'\\''s \"new\"'");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(rig.ok("cat b-state/history.jsonl").contains("it's \\\"new\\\""), "words arrive as they are");
+    switched(&rig, "a", "b", 2);
+}
