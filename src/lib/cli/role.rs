@@ -157,7 +157,7 @@ pub enum Command {
 
     /// Make another site the master, and this one a receiver, in order; run at the master, and again if it is interrupted
     Switchover {
-        /// The site that becomes the master: a [[site]] of the configuration
+        /// The site that becomes the master: one of those in the configuration
         #[arg(long, value_name = "NAME")]
         to: String,
 
