@@ -20,6 +20,7 @@ mod fetch;
 mod instance;
 mod link;
 mod patch;
+mod power;
 mod prune;
 mod recover;
 mod restrict;
