@@ -9,20 +9,16 @@ use clap::parser::ValueSource;
 
 use repl::cli::alert::Alarm;
 use repl::cli::config::Line;
-use repl::cli::ship::{self as ship_cli, Args};
+use repl::cli::ship::{Args, kept::Kept, receivers};
 use repl::cli::{args, config, narrate};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
-use repl::edge::link;
 use repl::edge::signal::{Stop, Wish};
-use repl::engine::log;
-use repl::engine::note::{Monitor, Note};
-use repl::engine::role::{self, pause::Direction};
-use repl::engine::ship::ledger::Ledger;
-use repl::engine::ship::status::About;
-use repl::engine::ship::{self, Calls, Only, Options, Receiver, Shipping, Status, To};
+use repl::engine::note::Note;
+use repl::engine::ship::{self, Calls, Only, Options, Shipping};
+use repl::engine::{log, role};
 use repl::rule::scheme::Scheme;
-use repl::value::exit::{Code, Failure, code_of, fail};
+use repl::value::exit::{Code, Failure, fail};
 
 const NAME: &str = "repl-ship";
 
@@ -58,93 +54,35 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
+    // Who says where to begin builds the pipe, and who names receivers means no others.
     let is_piped = args.acks.is_some() || matches.value_source("from") == Some(ValueSource::CommandLine);
     let is_told = is_piped || !args.via.is_empty() || !args.to.is_empty();
     let sites = config.as_ref().filter(|config| !is_told && !config.sites.is_empty());
-    let receivers = match sites {
-        Some(config) => ship_cli::sites(config, &set)?,
-        None => receivers(&args)?,
-    };
-    let state = state(&args, &set, &logdir, &monitor)?;
-    let mut ledger = Ledger::in_memory();
-    let mut keeps_state = false;
-    if let Some(state) = &state {
-        match Ledger::open(state, &scheme) {
-            Ok(kept) if only.is_some() => ledger = kept,
-            Ok(kept) => {
-                keeps_state = true;
-                ledger = kept;
-            }
-            // Another sender keeps this state; what it remembers is not needed to ship.
-            Err(error) if code_of(&error) == Code::Busy && args.state.is_none() => {
-                monitor(Note::Detail(format!("{error:#}")));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let sender = role::sender(&dir, &scheme, state.as_ref())?;
-    let of_set = set.clone();
-    let reload = || read_again(&of_set);
+    let receivers = sites.map_or_else(|| receivers::told(&args), |config| receivers::sites(config, &set))?;
+    let kept = Kept::open(&args, &scheme, &set, &logdir, &monitor)?;
+    let sender = role::sender(&dir, &scheme, kept.state.as_ref())?;
     let site = config.as_ref().and_then(|config| config.site.clone()).unwrap_or_default();
     let options = Options { site, ..args.options(scheme, set, sender, only) };
-    if let Some(state) = state.as_ref().filter(|_| options.once)
-        && let Some(paused) = role::paused(state, Direction::Ship)?
-    {
-        return Err(paused.refusal(Code::Guarded, Direction::Ship, &dir).into());
-    }
-    let status = match state.as_ref().filter(|_| keeps_state) {
-        Some(state) => Some(Status::open(state.try_clone()?, about(&options, &logdir))),
-        None => None,
-    };
+    kept.check_pause(&options, &dir)?;
+    let read = || receivers::read_again(NAME, &options.set);
+    let is_read_again = sites.is_some() && from_file.is_some() && !options.once;
     let bell = Bell::new();
-    let is_reloaded = sites.is_some() && from_file.is_some() && !options.once;
-    let (stop, reload) = if is_reloaded {
-        let wish = Wish::reload(bell.clone()).context("cannot catch signals")?;
-        (Stop::catch_but_hangup(bell.clone()), Some((wish, &reload as &ship::Read<'_>)))
-    } else {
-        (Stop::catch(bell.clone()), None)
-    };
-    let stop = stop.context("cannot catch signals")?;
-    let look = Wish::look(bell.clone()).context("cannot catch signals")?;
+    let (stop, look, reload) = signals(&bell, is_read_again).context("cannot catch signals")?;
+    let reload = reload.map(|reload| (reload, &read as &ship::Read<'_>));
     let calls = Calls { bell, stop: &stop, look, reload };
+    let status = kept.status(&options, &logdir)?;
+    let Kept { state, ledger, .. } = kept;
     let shipping = Shipping { ledger, status, release, state: state.as_ref(), calls, monitor: &monitor };
     ship::run(&dir, receivers, &options, shipping)
 }
 
-/// The sites as they are configured now.
-fn read_again(set: &str) -> Result<Vec<Receiver>> {
-    let line: Line<Args> = config::parse(NAME).or_else(|code| fail(code, "cannot use the configuration"))?;
-    ship_cli::sites(&line.config.unwrap_or_default(), set)
-}
-
-/// To whom: commands, other machines, or the pipeline that the shell has built.
-fn receivers(args: &Args) -> Result<Vec<Receiver>> {
-    let receivers = args.receivers()?;
-    if !receivers.is_empty() {
-        return Ok(receivers);
+/// What signals ask for: an end, a look, and, where there is a configuration to read again, that.
+fn signals(bell: &Bell, is_read_again: bool) -> std::io::Result<(Stop, Wish, Option<Wish>)> {
+    let look = Wish::look(bell.clone())?;
+    if is_read_again {
+        return Ok((Stop::catch_but_hangup(bell.clone())?, look, Some(Wish::reload(bell.clone())?)));
     }
-    if args.slot.is_some() || args.purge {
-        return fail(Code::Usage, "--slot and --purge need a receiver that acknowledges: --via, --to or a [[site]]");
-    }
-    let to = match &args.acks {
-        Some(fifo) => To::OutputWithAcks(link::stream_output()?, link::open_acks(fifo)?),
-        None => To::Output(link::stream_output()?),
-    };
-    let acks = args.acks.is_some();
-    Ok(vec![Receiver { acks, ..Receiver::new("standard output", to) }])
-}
-
-/// What the status tells of this sender.
-fn about(options: &Options, logdir: &Path) -> About {
-    About {
-        log: std::fs::canonicalize(logdir).unwrap_or_else(|_| logdir.to_owned()).display().to_string(),
-        scheme: options.scheme.clone(),
-        set: options.set.clone(),
-        site: options.site.clone(),
-        epoch: options.epoch,
-        heartbeat: options.heartbeat,
-        ack_timeout: options.ack_timeout,
-    }
+    Ok((Stop::catch(bell.clone())?, look, None))
 }
 
 /// The log directory, and the file name that `--segment` gives.
@@ -165,21 +103,4 @@ fn only(scheme: &Scheme, name: String) -> Result<Only> {
     segment.map(Only::Segment).ok_or_else(|| {
         Failure::new(Code::Usage, format!("{name} is not a segment of engine {}", scheme.engine())).into()
     })
-}
-
-/// The state directory: as told, or where it is by default if that can be had.
-fn state(args: &Args, set: &str, logdir: &Path, monitor: &Monitor) -> Result<Option<Dir>> {
-    if let Some(path) = &args.state {
-        return Dir::create(path).map(Some);
-    }
-    let Some(path) = args::default_state(set, logdir) else {
-        return Ok(None);
-    };
-    match Dir::create(&path) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(error) => {
-            monitor(Note::Detail(format!("{error:#}; no state is kept")));
-            Ok(None)
-        }
-    }
 }

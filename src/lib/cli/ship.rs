@@ -1,5 +1,8 @@
 //! The arguments of `repl-ship`, and what they mean to the engine.
 
+pub mod kept;
+pub mod receivers;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,15 +13,13 @@ use clap_complete::Shell;
 use super::alert::{About, Alerts};
 use super::args::{self, Log, Talk};
 use crate::edge::dir::Dir;
-use crate::edge::link::Far;
 use crate::engine::bdb::Environment;
 use crate::engine::mariadb::Server;
 use crate::engine::postgres::{Slot, check_dsn};
 use crate::engine::release::Release;
 use crate::engine::role::Sender;
 use crate::engine::ship::outlet::Compress;
-use crate::engine::ship::{Only, Options, Receiver, To};
-use crate::rule::config::{Config, Site};
+use crate::engine::ship::{Only, Options};
 use crate::rule::quorum::Policy;
 use crate::rule::scheme::{Engine, Scheme};
 use crate::value::exit::{Code, Failure, fail};
@@ -168,21 +169,6 @@ pub fn compress(text: &str) -> Result<Compress, String> {
     }
 }
 
-/// The sites of a configuration that are shipped to: all that are enabled, but not this one itself.
-pub fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
-    let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
-    let receiver = |site: &Site| {
-        let via = site.via(set)?;
-        let (name, to) = (site.name.clone(), To::Via(Far::Command(via.clone())));
-        Ok(Receiver { name, shown: via, to, acks: site.acks, votes: site.votes, priority: site.priority })
-    };
-    let receivers: Vec<_> = others.map(receiver).collect::<Result<_>>()?;
-    if receivers.is_empty() {
-        return fail(Code::Usage, "no [[site]] is enabled, so there is nobody to ship to");
-    }
-    Ok(receivers)
-}
-
 impl Args {
     /// What is known of it before anything is looked at.
     pub fn about(&self) -> About {
@@ -194,21 +180,6 @@ impl Args {
         let path = self.state.clone().or_else(|| args::default_state(&set, &logdir));
         let state = move || path.as_deref().and_then(|path| Dir::create(path).ok());
         About { set, site: String::new(), logdir, state: Box::new(state) }
-    }
-
-    /// The receivers that are to be started.
-    pub fn receivers(&self) -> Result<Vec<Receiver>> {
-        let via = |command: &String| Receiver::new(command, To::Via(Far::Command(command.clone())));
-        let mut receivers: Vec<_> = self.via.iter().map(via).collect();
-        for url in &self.to {
-            let Some(dir) = &url.path else {
-                return fail(Code::Usage, format!("--to {url} names no directory there"));
-            };
-            let options = args::ssh_options(&self.identity)?;
-            let command = format!("{} --acks {}", self.remote_command, shell_words::quote(dir));
-            receivers.push(Receiver::new(&url.to_string(), To::Via(Far::Ssh { url: url.clone(), command, options })));
-        }
-        Ok(receivers)
     }
 
     /// How log is given up at the master. `warning` is what is wrong with how the engine removes log by itself.
