@@ -67,6 +67,7 @@ fn check_litter(rig: &Rig, last: u64) {
         "B3SUMS",
         "epoch",
         "history.jsonl",
+        "instance",
         "lines.lock",
         "lock",
         "origin",
@@ -79,7 +80,7 @@ fn check_litter(rig: &Rig, last: u64) {
     }
     for name in files(&rig.path("state")) {
         assert!(
-            ["lag.jsonl", "lock", "segments.jsonl", "status.json", "wait"].contains(&name.as_str()),
+            ["history.jsonl", "instance", "lag.jsonl", "lines.lock", "lock", "segments.jsonl", "status.json", "wait"].contains(&name.as_str()),
             "litter: {name}"
         );
     }

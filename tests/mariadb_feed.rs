@@ -374,7 +374,7 @@ fn a_server_that_executed_what_was_set_aside_is_not_fed_on() {
     from.sql("insert into d.a values(2);");
     other.sql("insert into d.a values(3); flush binary logs; insert into d.a values(4);");
     passes(&rig, &from, &to);
-    let aside = ship("-S", &other, &to).replace("--acks", "--acks --set-aside");
+    let aside = ship("-S", &other, &to).replace("--acks", "--acks --set-aside --adopt");
     for _ in 0..2 {
         rig.run(&aside).fails(9, "that is set aside now: make it anew");
         assert_eq!(to.sql("select group_concat(a) from d.a;"), "1,2");

@@ -180,6 +180,10 @@ fn a_standby_follows_the_open_segment_and_the_timeline_of_its_promotion_is_found
     assert_eq!(standby.sql(ROWS), rows);
     standby.sql("insert into t (text) select repeat(md5(random()::text), 20) from generate_series(1, 8000)");
     let rows = standby.sql(ROWS);
+    // Nothing here but its own log says that this server was promoted, and a copy that was tried out could say so, too: it
+    // is the master because somebody says so.
+    stage.run(&format!("{} -S", ship("standby", "archive"))).fails(5, "another instance");
+    stage.ok("$ROLE init --master --epoch 1 --state ship.standby standby/pg_wal");
     let _ship = stage.spawn("ship", &ship("standby", "archive"));
     let end = standby.current_lsn();
     eventually("the new timeline", || {

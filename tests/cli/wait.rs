@@ -108,6 +108,24 @@ fn what_can_never_be_is_refused_at_once() {
     assert_eq!(ship.wait().code, 0);
 }
 
+/// What receivers have of before must not pass for the same positions of now.
+#[test]
+fn a_log_that_has_begun_anew_is_confirmed_by_nobody() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(3000, 1));
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a", "exec \"$APPLY\" --acks b"], "--heartbeat 100ms");
+    rig.ok("$WAIT now --state state --ack all --timeout 60s");
+    rig.ok("rm master/log.1; head -c 500 /dev/urandom >master/log.1");
+    rig.run("$WAIT now --state state --ack all --timeout 60s")
+        .fails(4, "the log ends at 1-1:500, and has ended at 1-1:3000");
+    assert!(ship.wait().code > 0);
+    // Another process knows what the one before knew, and confirms nothing by it.
+    let mut ship = follow(&rig, &["exit 8", "exit 8"], "");
+    rig.run("$WAIT now --state state --ack one --timeout 200ms").fails(10, "1-1:500");
+    ship.signal(Signal::TERM);
+    ship.wait();
+}
+
 #[test]
 fn applied_is_what_the_database_was_given() {
     let rig = Rig::new();

@@ -77,11 +77,10 @@ fn one_that_may_be_repeated_is_replaced_as_a_whole() {
 fn what_conflicts_with_a_higher_rank_gives_way() {
     let via = "[ship]\nvia = \"x\"\nslot = \"s\"\n";
     gives("ship", via, &[], "a", "--via=x --slot=s -- a");
-    gives("ship", via, &[], "--to ssh://h/d a", "--slot=s --to=ssh://h/d -- a");
-    gives("ship", via, &[("TO", "ssh://h/d")], "a", "--slot=s --to=ssh://h/d -- a");
+    // Receivers may be many, so that one does not take the place of another.
+    gives("ship", via, &[], "--to ssh://h/d a", "--via=x --slot=s --to=ssh://h/d -- a");
+    gives("ship", via, &[], "--acks f a", "--slot=s --acks=f -- a");
     // What needs it goes with it.
-    gives("ship", via, &[], "--acks f a", "--acks=f -- a");
-    gives("ship", "[ship]\nto = \"ssh://h/d\"\nidentity = [\"k\"]\n", &[], "--via x a", "--via=x -- a");
     let purge = "[ship]\nvia = \"x\"\npurge = true\nhome = \"/h\"\n";
     gives("ship", purge, &[("PURGE", "false")], "a", "--via=x -- a");
     // A false gives nothing, and nothing gives way to it.
@@ -90,12 +89,12 @@ fn what_conflicts_with_a_higher_rank_gives_way() {
     gives("apply", "logdir = \"/l\"\n[apply]\nfeed = \"f\"", &[], "--logs-only", "--logs-only -- /l");
     refuses(
         "ship",
-        "[ship]\nvia = \"x\"\nto = \"ssh://h/d\"",
+        "[ship]\nvia = \"x\"\nacks = \"f\"",
         &[],
         "a",
-        "cannot use [ship] via in SET, line 2 with [ship] to in SET, line 3: the argument '--",
+        "cannot use [ship] via in SET, line 2 with [ship] acks in SET, line 3: the argument '--",
     );
-    refuses("ship", "", &[("VIA", "x"), ("TO", "ssh://h/d")], "a", "cannot use REPL_OPT_VIA with REPL_OPT_TO: ");
+    refuses("ship", "", &[("VIA", "x"), ("ACKS", "f")], "a", "cannot use REPL_OPT_VIA with REPL_OPT_ACKS: ");
 }
 
 #[test]

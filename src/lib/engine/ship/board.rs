@@ -70,6 +70,9 @@ pub(super) struct Site {
     pub(super) said: Ack,
     /// What of that is about this log.
     pub(super) proven: Ack,
+    /// What an earlier process knew to be on its disk: log is kept by it, and nothing is confirmed by it, since nobody
+    /// has compared the two histories since.
+    pub(super) known: Option<Position>,
     pub(super) last_ack: Option<Time>,
     pub(super) connected: Option<Time>,
     pub(super) reconnects: u64,
@@ -90,6 +93,19 @@ impl Site {
         ] {
             *proven = said.filter(|said| *said <= sent).or(*proven);
         }
+    }
+
+    /// What it has itself said to hold is the most that it has.
+    fn held(&mut self, held: Option<Position>) {
+        let proven = &mut self.proven;
+        for level in [&mut proven.received, &mut proven.flushed, &mut proven.applied] {
+            *level = (*level).min(held);
+        }
+    }
+
+    /// What is known to be on its disk.
+    pub(super) fn flushed(&self) -> Option<Position> {
+        self.proven.flushed.or(self.known)
     }
 
     fn at(&self, level: Level) -> Option<Position> {
@@ -143,7 +159,7 @@ impl Facts {
 
     /// What all sites have on their disks: log before that is needed by none.
     pub(super) fn least(&self) -> Option<Position> {
-        self.sites.values().map(|site| site.proven.flushed).min().flatten()
+        self.sites.values().map(Site::flushed).min().flatten()
     }
 
     /// Whether all boundaries so far are confirmed.
@@ -204,7 +220,8 @@ impl Board {
             feeds: None,
             sent: None,
             said: Ack::default(),
-            proven: Ack { flushed: proven, ..Ack::default() },
+            proven: Ack::default(),
+            known: proven,
             last_ack: None,
             connected: None,
             reconnects: 0,
@@ -244,10 +261,9 @@ impl Board {
         site.sent = None;
         site.feeds = Some(welcome.feeds);
         site.said = Ack { received: held, flushed: held, applied: None };
-        // It says itself that it has nothing: what it had is gone.
-        if held.is_none() {
-            site.proven = Ack::default();
-        }
+        // What it had beyond that is gone, whoever took it.
+        site.held(held);
+        site.known = site.known.min(held);
     }
 
     /// The receiver's place was proven, and its lane has come so far.
@@ -294,6 +310,11 @@ impl Board {
         if let Some(site) = facts.turn(id, link) {
             site.reconnects += u64::from(link == Link::Retrying);
             site.connected = None;
+            // What is there is another log, or a damaged one.
+            let is_other = |(code, _): &(Code, String)| matches!(code, Code::Diverged | Code::Fenced | Code::Corrupt);
+            if link == Link::Refused && error.as_ref().is_some_and(is_other) {
+                (site.said, site.proven, site.known) = (Ack::default(), Ack::default(), None);
+            }
             site.error = error;
         }
         // One policy asks those that are connected.
@@ -424,6 +445,30 @@ mod tests {
         assert!(!has(&board, Policy::One, "1-3:9") && has(&board, Policy::One, "1-3:4"));
         board.greeted(0, &welcome("oldest"));
         assert!(!has(&board, Policy::One, "1-1:0"));
+    }
+
+    #[test]
+    fn a_site_that_comes_back_with_less_or_with_another_log_counts_for_no_more_than_that() {
+        let board = board(Policy::One, &["a", "b"]);
+        for id in [0, 1] {
+            board.placed(id, at("1-3:9"));
+            board.heard(id, flushed("1-3:9"));
+        }
+        board.greeted(0, &welcome("1-2:5"));
+        assert!(has(&board, Policy::One, "1-3:9") && !has(&board, Policy::All, "1-2:6"));
+        board.lost(1, Link::Refused, Some((Code::Diverged, "another".into())));
+        assert!(has(&board, Policy::One, "1-2:5") && !has(&board, Policy::One, "1-2:6"));
+    }
+
+    /// Between two processes a log may have begun anew, with the same positions.
+    #[test]
+    fn what_an_earlier_process_knew_keeps_log_and_confirms_nothing() {
+        let board = board(Policy::One, &[]);
+        let id = board.add(&Receiver::command("a"), Some(at("1-3:9")));
+        assert_eq!(board.look(Facts::least), Some(at("1-3:9")));
+        assert!(!has(&board, Policy::One, "1-1:0"));
+        board.greeted(id, &welcome("1-2:0"));
+        assert_eq!(board.look(Facts::least), Some(at("1-2:0")));
     }
 
     #[test]

@@ -243,12 +243,18 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// While no receiver is connected no lane sees the log grow; how far they are behind must be known all the same.
+    /// While no receiver is connected no lane sees the log grow; how far they are behind, and that nothing is confirmed,
+    /// must be known all the same.
     fn find_end(&self) {
         let is_seen = self.board.look(|facts| facts.sites.values().any(|site| site.link == Link::Connected));
-        if !is_seen && !self.options.once {
-            // What cannot be read is the lanes' to report.
-            self.board.reached(self.desk.end().ok().flatten());
+        if is_seen || self.options.once {
+            return;
+        }
+        // What cannot be read is the lanes' to report.
+        if let Ok(Some((end, boundary))) = self.desk.look() {
+            self.board.reached(Some(end));
+            // It waits to be confirmed, though nobody is there.
+            boundary.inspect(|boundary| self.board.mark(*boundary));
         }
     }
 

@@ -7,6 +7,7 @@
 //! that an engine which removes its logs cannot take away what we have not read yet.
 
 mod closing;
+mod gauge;
 pub(super) mod locate;
 mod reading;
 
@@ -280,21 +281,6 @@ impl Source {
         let end = self.cap.filter(|cap| cap.segment == newest).unwrap_or(newest.at(end));
         self.end = self.end.max(Some(end));
         Ok(self.end)
-    }
-
-    /// The end of the log, found by checking on from the last look without handing anything out: for who asks now and
-    /// then, and has no other use for the bytes.
-    pub(super) fn gauge(&mut self) -> Result<Option<Position>> {
-        self.probe()?;
-        let Some(newest) = self.newest else {
-            return Ok(None);
-        };
-        if self.open.as_ref().is_none_or(|open| open.segment != newest) {
-            self.enter(newest, 0, &Ledger::in_memory(), &mut |_| Ok(()))?;
-        }
-        while self.look()? {}
-        let safe = self.open.as_ref().map(|open| newest.at(open.scanner.safe()));
-        Ok(safe.map(|safe| self.cap.filter(|cap| cap.segment == newest).map_or(safe, |cap| cap.min(safe))))
     }
 
     /// The next piece.

@@ -207,7 +207,7 @@ fn tell(facts: &Facts, sizes: &BTreeMap<Segment, u64>) -> Value {
 }
 
 fn tell_site(site: &Receiver, facts: &Facts, sizes: &BTreeMap<Segment, u64>) -> Value {
-    let proven = site.proven.flushed;
+    let proven = site.flushed();
     let distance = proven.zip(facts.end).and_then(|(from, to)| distance(from, to, sizes));
     let (bytes, segments) = (distance.map(|(bytes, _)| bytes), distance.map(|(_, segments)| segments));
     let seconds = facts.end.map(|_| facts.behind_for(proven).as_millis() as f64 / 1000.0);

@@ -28,10 +28,16 @@ impl Berth<'_> {
             let Err(error) = self.connect(far, &mut stands) else {
                 return Ok(());
             };
-            if !code_of(&error).is_transient() || self.orders.is_ending() {
+            // One that was away when the end was asked for is missed no more than one that is tried again later.
+            let is_missed = stands.is_some() || self.options.once || self.orders.is_abandoned();
+            if !code_of(&error).is_transient() || (self.orders.is_ending() && is_missed) {
                 return Err(error);
             }
-            if began.elapsed() > BACK_OFF_MOST || stands.is_some_and(|at| has_moved(at, &mut reached)) {
+            let place = stands.and_then(|start| match start {
+                Start::At(mark) => Some(mark.position),
+                _ => None,
+            });
+            if began.elapsed() > BACK_OFF_MOST || place.is_some_and(|at| has_moved(at, &mut reached)) {
                 (back_off, failing_since) = (BACK_OFF_LEAST, None);
             }
             let since = *failing_since.get_or_insert(began);
@@ -50,8 +56,8 @@ impl Berth<'_> {
         }
     }
 
-    /// One connection by a command.
-    fn connect(&self, far: &Far, stands: &mut Option<Position>) -> Result<()> {
+    /// One connection by a command; `stands` is where the receiver stood when it greeted.
+    fn connect(&self, far: &Far, stands: &mut Option<Start>) -> Result<()> {
         let (peer, input, output) = far.start().context("cannot start the receiver")?;
         self.orders.meet(peer.clone());
         let tracker = Tracker::default();
@@ -61,9 +67,7 @@ impl Berth<'_> {
             scope.spawn(move || heard.listen(inlet, bell, &|| lost.kill(), &news));
             let shipped = match self.greeting(&tracker) {
                 Ok(Some(welcome)) => {
-                    if let Start::At(mark) = welcome.at {
-                        *stands = Some(mark.position);
-                    }
+                    *stands = Some(welcome.at);
                     let lost = tracker.clone();
                     self.ship(input, Box::new(move || lost.ended().is_some()), Some(&tracker), self.start(&welcome))
                 }

@@ -85,8 +85,8 @@ impl<'a> Desk<'a> {
         });
     }
 
-    /// The log's end, as of now.
-    pub(super) fn end(&self) -> Result<Option<Position>> {
+    /// The log's end and its last boundary, as of now.
+    pub(super) fn look(&self) -> Result<Option<(Position, Option<Position>)>> {
         let mut gauge = self.gauge.lock();
         let gauge = match &mut *gauge {
             Some(gauge) => gauge,
@@ -117,6 +117,24 @@ impl<'a> Desk<'a> {
             let _ = answer(last);
         }
         self.asking.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The log's end, as of now. Of a log that ends before the place where it has ended already nobody can say who has it:
+    /// it has begun anew, or lost its tail, and what receivers have may be of before.
+    fn end(&self) -> Result<Option<Position>> {
+        // Asked first: it may grow while we look.
+        let before = self.board.look(|facts| facts.end);
+        let end = self.look()?.map(|(end, _)| end);
+        match before {
+            Some(before) if end < Some(before) => {
+                let end = end.map_or_else(|| "nowhere".to_owned(), |end| end.to_string());
+                fail(
+                    Code::Diverged,
+                    format!("the log ends at {end}, and has ended at {before} before: it is another one"),
+                )
+            }
+            _ => Ok(end),
+        }
     }
 
     /// What is waited for. A proof that is not of this log is an error; of a segment that is not here any more none can
