@@ -80,7 +80,8 @@ fn check_litter(rig: &Rig, last: u64) {
     }
     for name in files(&rig.path("state")) {
         assert!(
-            ["history.jsonl", "instance", "lag.jsonl", "lines.lock", "lock", "segments.jsonl", "status.json", "wait"].contains(&name.as_str()),
+            ["history.jsonl", "instance", "lag.jsonl", "lines.lock", "lock", "segments.jsonl", "status.json", "wait"]
+                .contains(&name.as_str()),
             "litter: {name}"
         );
     }

@@ -116,7 +116,9 @@ fn for_a_receiver_with_another_history_nothing_is_purged() {
     other.sql("insert into d.t values(7); insert into d.t values(8); flush binary logs;");
     let log = other.data();
     assert_eq!(rig.run(&format!("$SHIP -S --via \"$APPLY --acks replica\" {}", log.display())).code, 0);
-    let ran = pass(&rig, &from, &from, "--heartbeat 1ms");
+    let purge = format!("--purge --dsn {} --heartbeat 1ms", from.config().display());
+    let via = "--via \"$APPLY --acks --adopt replica\"";
+    let ran = rig.run(&format!("$SHIP -S {purge} {via} {}", from.data().display()));
     assert!([3, 4].contains(&ran.code), "{ran:?}");
     assert_eq!(from.logs().len(), 6);
     // One that is slow to compare (of these words, not a real one), and acknowledges what it holds meanwhile.
@@ -203,12 +205,14 @@ fn an_environment_that_removes_its_log_itself_is_refused() {
 #[test]
 fn engines_and_options_that_do_not_go_together_are_refused() {
     let rig = Rig::new();
+    environment(&rig, KEEP);
+    rig.run("$SHIP -S --purge shop.db-journal").fails(2, "need a receiver that acknowledges");
     rig.write("log.1", b"a");
     let plain = "--pattern log.%S";
     let via = "--via 'cat >/dev/null'";
     for (options, says) in [
         (format!("{plain} --purge {via}"), "--purge is for engines bdb and mariadb"),
-        (format!("{plain} --purge"), "--via"),
+        (format!("{plain} --slot venus"), "--slot is for engine postgres"),
         (format!("{plain} --home . --purge {via}"), "--home is for engine bdb"),
         (format!("{plain} --dsn x {via}"), "--dsn goes with"),
     ] {
