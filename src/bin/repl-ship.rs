@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
-use clap::parser::ValueSource;
 
 use repl::cli::alert::Alarm;
 use repl::cli::config::Line;
@@ -15,7 +14,7 @@ use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::signal::{Stop, Wish};
 use repl::engine::note::Note;
-use repl::engine::ship::{self, Calls, Only, Options, Shipping};
+use repl::engine::ship::{self, Calls, Only, Options, Shipping, To};
 use repl::engine::{log, role};
 use repl::rule::scheme::Scheme;
 use repl::value::exit::{Code, Failure, fail};
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
-    let Line { args, matches, config, file: from_file, .. } = line;
+    let args = &line.args;
     if let Some(shell) = args.completions {
         return args::completions(Args::command(), shell);
     }
@@ -41,7 +40,7 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
         return fail(Code::Usage, "--timeout must be longer than --heartbeat");
     }
     let monitor = alarm.watch(narrate::monitor(NAME, &args.talk));
-    let (logdir, file) = place(&args)?;
+    let (logdir, file) = place(args)?;
     let dir = Dir::open(&logdir)?;
     let (scheme, pinned) = log::scheme_of(&dir, args.log.kind()?, None)?;
     let set = args.set.clone().or(pinned).unwrap_or_default();
@@ -54,18 +53,16 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     if let Some(path) = args.segment.as_ref().filter(|path| !path.exists()) {
         return fail(Code::Failed, format!("cannot open {}: there is no such file", path.display()));
     }
-    // Who says where to begin builds the pipe, and who names receivers means no others.
-    let is_piped = args.acks.is_some() || matches.value_source("from") == Some(ValueSource::CommandLine);
-    let is_told = is_piped || !args.via.is_empty() || !args.to.is_empty();
-    let sites = config.as_ref().filter(|config| !is_told && !config.sites.is_empty());
-    let receivers = sites.map_or_else(|| receivers::told(&args), |config| receivers::sites(config, &set))?;
-    let kept = Kept::open(&args, &scheme, &set, &logdir, &monitor)?;
+    let receivers = receivers::of(&line, &set)?;
+    let kept = Kept::open(args, &scheme, &set, &logdir, &monitor)?;
     let sender = role::sender(&dir, &scheme, kept.state.as_ref())?;
-    let site = config.as_ref().and_then(|config| config.site.clone()).unwrap_or_default();
+    let site = line.config.as_ref().and_then(|config| config.site.clone()).unwrap_or_default();
     let options = Options { site, ..args.options(scheme, set, sender, only) };
     kept.check_pause(&options, &dir)?;
     let read = || receivers::read_again(NAME, &options.set);
-    let is_read_again = sites.is_some() && from_file.is_some() && !options.once;
+    // One in a pipe has a terminal or a shell that ends it so.
+    let is_kept_up = receivers.iter().all(|receiver| matches!(receiver.to, To::Via(_)));
+    let is_read_again = line.file.is_some() && is_kept_up && !options.once;
     let bell = Bell::new();
     let (stop, look, reload) = signals(&bell, is_read_again).context("cannot catch signals")?;
     let reload = reload.map(|reload| (reload, &read as &ship::Read<'_>));

@@ -316,3 +316,38 @@ fn a_sender_that_is_paused_ships_nothing_says_why_and_goes_on_by_itself() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.err.contains("ship is paused since") && ran.err.contains("disk swap"), "{ran:?}");
 }
+
+#[test]
+fn hup_ends_no_sender_that_has_a_configuration() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let via = format!("exec {} --acks {}", super::rig::APPLY, rig.path("r1").display());
+    let text = |more: &str| format!("pattern = \"log.%S\"\n[ship]\nheartbeat = \"100ms\"\nvia = [\"{via}\"{more}]\n");
+    fs::write(rig.path("shop.toml"), text("")).unwrap();
+    let mut ship = rig.spawn("exec $SHIP -c shop.toml --state state master");
+    wait_for_sender(&rig);
+    fs::write(rig.path("shop.toml"), text(&format!(", \"{}\"", via.replace("r1", "r2")))).unwrap();
+    ship.signal(Signal::HUP);
+    eventually("another receiver", || status(&rig)["sites"].as_array().unwrap().len() == 2);
+    wait(&rig, "--ack all");
+    assert_equal(&rig, &["r1", "r2"]);
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
+
+#[test]
+fn a_sender_whose_site_becomes_another_ends_so_that_it_starts_as_that() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let mut ship = follow(&rig, 2, "--heartbeat 100ms");
+    wait_for_sender(&rig);
+    wait(&rig, "--ack all");
+    rig.ok("$ROLE init --master --epoch 5 --state state --pattern log.%S master");
+    ship.wait().fails(1, "is of epoch 5 now");
+    let mut ship = follow(&rig, 2, "");
+    rig.append("log.1", noise(1000, 2));
+    eventually("the new epoch", || rig.run("$WAIT now --state state --timeout 5s --ack all").code == 0);
+    assert_equal(&rig, &["r1", "r2"]);
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}

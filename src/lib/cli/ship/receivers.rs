@@ -2,17 +2,35 @@
 //! the shell has built.
 
 use anyhow::Result;
+use clap::parser::ValueSource;
 
 use super::Args;
 use crate::cli::args;
-use crate::cli::config;
+use crate::cli::config::{self, Line};
 use crate::edge::link::{self, Far};
 use crate::engine::ship::{Receiver, To};
 use crate::rule::config::{Config, Site};
 use crate::value::exit::{Code, fail};
 
+/// To whom a command line with its configuration ships. Who says where to begin builds the pipe, and who names receivers
+/// means no others.
+pub fn of(line: &Line<Args>, set: &str) -> Result<Vec<Receiver>> {
+    let Line { args, config, .. } = line;
+    let is_told = is_piped(line) || !args.via.is_empty() || !args.to.is_empty();
+    match config.as_ref().filter(|config| !is_told && !config.sites.is_empty()) {
+        Some(config) => sites(config, set),
+        None => told(args),
+    }
+}
+
+/// Whether the command line says that the receiver is at the other end of a pipe.
+fn is_piped(line: &Line<Args>) -> bool {
+    let is_from = line.matches.value_source("from") == Some(ValueSource::CommandLine);
+    line.args.acks.is_some() || is_from
+}
+
 /// The sites of a configuration that are shipped to: all that are enabled, but not this one itself.
-pub fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
+fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
     let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
     let receiver = |site: &Site| {
         let via = site.via(set)?;
@@ -26,14 +44,18 @@ pub fn sites(config: &Config, set: &str) -> Result<Vec<Receiver>> {
     Ok(receivers)
 }
 
-/// The sites as they are configured now.
+/// The same as they are configured now.
 pub fn read_again(command: &str, set: &str) -> Result<Vec<Receiver>> {
-    let line: config::Line<Args> = config::parse(command).or_else(|code| fail(code, "cannot use the configuration"))?;
-    sites(&line.config.unwrap_or_default(), set)
+    let line: Line<Args> = config::parse(command).or_else(|code| fail(code, "cannot use the configuration"))?;
+    let receivers = of(&line, set)?;
+    if receivers.iter().any(|receiver| !matches!(receiver.to, To::Via(_))) {
+        return fail(Code::Usage, "the configuration names no receiver any more");
+    }
+    Ok(receivers)
 }
 
-/// Those that the command line names, or what stands at the end of its pipe.
-pub fn told(args: &Args) -> Result<Vec<Receiver>> {
+/// Those that are named, or what stands at the end of the pipe.
+fn told(args: &Args) -> Result<Vec<Receiver>> {
     let receivers = named(args)?;
     if !receivers.is_empty() {
         return Ok(receivers);

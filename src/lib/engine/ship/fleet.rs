@@ -63,6 +63,8 @@ struct Crew {
     plan: Vec<Option<Receiver>>,
     /// Why nothing is shipped.
     paused: Option<Paused>,
+    /// Why nothing can be shipped any more.
+    verdict: Option<anyhow::Error>,
     /// How many there were in all: of one alone no name needs to be told.
     count: usize,
     /// Since when the policy is met, with `-S`.
@@ -70,6 +72,7 @@ struct Crew {
     is_failing: bool,
     turns: u64,
     looked: Option<Instant>,
+    asked: Option<Instant>,
 }
 
 struct Working {
@@ -134,7 +137,7 @@ impl<'a> Fleet<'a> {
 
     /// Whether a pause can be waited out: nobody ends it, and all receivers can be started again.
     fn can_wait(&self, crew: &Crew) -> bool {
-        !self.calls.stop.is_asked() && crew.plan.iter().all(Option::is_some)
+        !self.calls.stop.is_asked() && crew.verdict.is_none() && crew.plan.iter().all(Option::is_some)
     }
 
     /// Ends all lanes when shipping is paused, and starts them when it goes on.
@@ -232,6 +235,7 @@ impl<'a> Fleet<'a> {
         }
         self.count(crew);
         self.let_go(crew);
+        self.ask_role(crew);
         let is_heard = crew.looked.is_none_or(|looked| looked.elapsed() >= TICK.min(self.options.heartbeat));
         let turns = self.board.look(|facts| facts.turns);
         let is_turn = std::mem::replace(&mut crew.turns, turns) != turns;
@@ -240,6 +244,31 @@ impl<'a> Fleet<'a> {
                 self.find_end();
             }
             status.write(self.dir, self.board, is_turn || crew.working.is_empty());
+        }
+    }
+
+    /// Ends all when this site is not any more what it was when it began to ship: of another epoch, another instance, or a
+    /// receiver. What is said in the greeting of a stream holds for all of it.
+    fn ask_role(&self, crew: &mut Crew) {
+        let is_due = crew.asked.is_none_or(|asked| asked.elapsed() >= self.options.heartbeat);
+        let Some(state) = self.state.filter(|_| is_due && crew.verdict.is_none()) else {
+            return;
+        };
+        crew.asked = Some(Instant::now());
+        let (epoch, instance) = (self.options.epoch, &self.options.instance);
+        crew.verdict = match role::sender(self.dir, &self.options.scheme, Some(state)) {
+            Ok(now) if now.epoch == epoch && now.instance == *instance => None,
+            Ok(now) => {
+                let text =
+                    format!("this site was of epoch {epoch} and is of epoch {} now, or another instance", now.epoch);
+                Some(Failure::new(Code::Failed, text).hint("start repl-ship again").into())
+            }
+            Err(error) if code_of(&error) == Code::Fenced => Some(error),
+            // What cannot be read now was read when it began.
+            Err(_) => None,
+        };
+        if crew.verdict.is_some() {
+            crew.working.values().for_each(|working| working.orders.retire());
         }
     }
 
@@ -339,7 +368,10 @@ impl<'a> Fleet<'a> {
 
     /// How all of it has ended.
     fn judge(&self, crew: Crew) -> Result<()> {
-        let Crew { mut ended, count, paused, .. } = crew;
+        let Crew { mut ended, count, paused, verdict, .. } = crew;
+        if let Some(error) = verdict {
+            return Err(error);
+        }
         if let Some(paused) = paused.filter(|_| ended.is_empty() && !self.calls.stop.is_asked()) {
             return Err(paused.refusal(Code::Guarded, Direction::Ship, self.dir).into());
         }
