@@ -19,7 +19,7 @@ use crate::edge::clock;
 use crate::rule::quorum::{Confirmed, Level, Policy, Voter};
 use crate::rule::stream::back::{Ack, Welcome};
 use crate::value::exit::Code;
-use crate::value::position::{Position, Start};
+use crate::value::position::{Position, Segment, Start};
 use crate::value::time::Time;
 
 /// Which receiver: never used again in one process.
@@ -66,6 +66,8 @@ pub(super) struct Site {
     pub(super) feeds: Option<bool>,
     /// How far its lane has come on this connection, once its place was proven.
     pub(super) sent: Option<Position>,
+    /// Where the lane left the generation before that one.
+    left: Option<Position>,
     /// What it says.
     pub(super) said: Ack,
     /// What of that is about this log.
@@ -80,19 +82,27 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Takes over what it says as far as the lane has come; a level that is beyond stays what it was until it is reached.
+    /// Takes over what it says as far as the lane has come; a level that is beyond, or in an earlier generation behind the
+    /// place where the lane has left that, stays what it was.
     fn settle(&mut self) {
         let Some(sent) = self.sent else {
             return;
         };
-        let (said, proven) = (self.said, &mut self.proven);
+        let is_on_the_way = |said: &Position| {
+            *said <= sent
+                && (said.segment.generation == sent.segment.generation || self.left.is_none_or(|left| *said <= left))
+        };
+        let (said, mut proven) = (self.said, self.proven);
         for (said, proven) in [
             (said.received, &mut proven.received),
             (said.flushed, &mut proven.flushed),
             (said.applied, &mut proven.applied),
         ] {
-            *proven = said.filter(|said| *said <= sent).or(*proven);
+            if said.as_ref().is_none_or(is_on_the_way) {
+                *proven = said;
+            }
         }
+        self.proven = proven;
     }
 
     /// What it has itself said to hold is the most that it has.
@@ -152,6 +162,20 @@ impl Facts {
         policy.confirmed(&voters)
     }
 
+    /// Whether all that was to be shipped is acknowledged as a policy asks: up to `last`, where that is known. A receiver
+    /// whose lane has ended as it should has it, whatever it was: a small file has no position.
+    pub(super) fn is_met(&self, policy: Policy, last: Option<Position>) -> bool {
+        const ALL: Position =
+            Position { segment: Segment { generation: u64::MAX, sequence: u64::MAX }, offset: u64::MAX };
+        let voter = |site: &Site| {
+            let has_all = site.link == Link::Done && site.error.is_none();
+            let voter = site.voter(Level::Flushed);
+            Voter { at: if has_all { Some(ALL) } else { voter.at }, ..voter }
+        };
+        let voters: Vec<_> = self.sites.values().filter(|site| site.acks).map(voter).collect();
+        policy.confirmed(&voters).has(last.unwrap_or(ALL))
+    }
+
     /// For how long a site has not had what comes after a position; nothing while that is the log's end.
     pub(super) fn behind_for(&self, position: Option<Position>) -> Duration {
         if position >= self.end { Duration::ZERO } else { self.trail.age(position, Instant::now()) }
@@ -208,44 +232,47 @@ impl Board {
         Board { facts: Mutex::new(facts), changed: Condvar::new() }
     }
 
-    /// A receiver joins; `proven` is what an earlier process knew to be on its disk.
-    pub(super) fn add(&self, receiver: &Receiver, proven: Option<Position>) -> Id {
-        let site = Site {
-            name: receiver.name.clone(),
-            receiver: receiver.shown.clone(),
-            acks: receiver.acks,
-            votes: receiver.votes,
-            priority: receiver.priority,
-            link: Link::Connecting,
-            feeds: None,
-            sent: None,
-            said: Ack::default(),
-            proven: Ack::default(),
-            known: proven,
-            last_ack: None,
-            connected: None,
-            reconnects: 0,
-            error: None,
+    /// Receivers leave and others join, all at once: nobody is counted without the others. Each that joins comes with what
+    /// an earlier process knew to be on its disk; one that leaves and joins again with what this one knows.
+    pub(super) fn change(&self, gone: &[Id], come: &[(&Receiver, Option<Position>)]) -> Vec<Id> {
+        let mut facts = self.facts.lock();
+        let left: Vec<_> = gone.iter().filter_map(|id| facts.sites.remove(id)).collect();
+        let join = |(receiver, known): &(&Receiver, Option<Position>)| {
+            let before = left.iter().find(|site| site.receiver == receiver.shown);
+            let site = Site {
+                name: receiver.name.clone(),
+                receiver: receiver.shown.clone(),
+                acks: receiver.acks,
+                votes: receiver.votes,
+                priority: receiver.priority,
+                link: Link::Connecting,
+                feeds: before.and_then(|site| site.feeds),
+                sent: None,
+                left: None,
+                said: Ack::default(),
+                proven: before.map(|site| site.proven).unwrap_or_default(),
+                known: before.map_or(*known, |site| site.known),
+                last_ack: None,
+                connected: None,
+                reconnects: 0,
+                error: None,
+            };
+            let id = facts.next;
+            facts.next += 1;
+            facts.sites.insert(id, site);
+            id
         };
-        let mut facts = self.facts.lock();
-        let id = facts.next;
-        facts.next += 1;
-        facts.sites.insert(id, site);
-        facts.turns += 1;
-        id
-    }
-
-    /// A receiver is none any more.
-    pub(super) fn remove(&self, id: Id) {
-        let mut facts = self.facts.lock();
-        facts.sites.remove(&id);
+        let ids = come.iter().map(join).collect();
         facts.turns += 1;
         self.changed.notify_all();
+        ids
     }
 
-    /// Those that have ended are none any more.
-    pub(super) fn forget_ended(&self) {
-        self.facts.lock().sites.retain(|_, site| !matches!(site.link, Link::Refused | Link::Done));
+    /// The lane has left a generation of the log for the next one.
+    pub(super) fn left(&self, id: Id, at: Position) {
+        if let Some(site) = self.facts.lock().sites.get_mut(&id) {
+            site.left = Some(at);
+        }
     }
 
     /// A new connection: nothing is proven on it yet, what was stays known.
@@ -258,7 +285,7 @@ impl Board {
             Start::At(mark) => Some(mark.position),
             _ => None,
         };
-        site.sent = None;
+        (site.sent, site.left) = (None, None);
         site.feeds = Some(welcome.feeds);
         site.said = Ack { received: held, flushed: held, applied: None };
         // What it had beyond that is gone, whoever took it.
@@ -343,7 +370,10 @@ impl Board {
 
     /// Counts boundaries that are out of time; returns the first of them.
     pub(super) fn expire(&self) -> Option<Position> {
-        self.facts.lock().marks.expire(Instant::now())
+        let mut facts = self.facts.lock();
+        let confirmed = facts.confirmed(facts.policy, Level::Flushed);
+        facts.marks.confirm(confirmed);
+        facts.marks.expire(Instant::now())
     }
 
     /// Looks at what is known.
@@ -396,7 +426,7 @@ mod tests {
     fn board(policy: Policy, names: &[&str]) -> Board {
         let board = Board::new(policy, Duration::from_secs(5));
         for name in names {
-            board.add(&Receiver::command(name), None);
+            board.change(&[], &[(&Receiver::command(name), None)]);
         }
         board
     }
@@ -464,7 +494,7 @@ mod tests {
     #[test]
     fn what_an_earlier_process_knew_keeps_log_and_confirms_nothing() {
         let board = board(Policy::One, &[]);
-        let id = board.add(&Receiver::command("a"), Some(at("1-3:9")));
+        let id = board.change(&[], &[(&Receiver::command("a"), Some(at("1-3:9")))])[0];
         assert_eq!(board.look(Facts::least), Some(at("1-3:9")));
         assert!(!has(&board, Policy::One, "1-1:0"));
         board.greeted(id, &welcome("1-2:0"));
@@ -472,10 +502,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_site_has_beyond_the_place_where_its_generation_was_left_is_of_another_log() {
+        let board = board(Policy::One, &["a"]);
+        board.placed(0, at("1-15:0"));
+        board.left(0, at("1-15:7"));
+        board.sent(0, Some(at("2-15:9")));
+        board.heard(0, flushed("1-20:3"));
+        assert!(!has(&board, Policy::One, "1-15:0"));
+        board.heard(0, flushed("1-15:7"));
+        assert!(has(&board, Policy::One, "1-15:7") && !has(&board, Policy::One, "2-15:0"));
+        board.heard(0, flushed("2-15:9"));
+        assert!(has(&board, Policy::One, "2-15:9"));
+        // All of it was set aside.
+        board.heard(0, Ack::default());
+        assert!(!has(&board, Policy::One, "1-1:0"));
+    }
+
+    /// A site that changes is never missing, and is known for what it has.
+    #[test]
+    fn receivers_change_all_at_once() {
+        let board = board(Policy::All, &["a", "b"]);
+        board.placed(1, at("1-3:9"));
+        board.heard(1, flushed("1-3:9"));
+        let changed = Receiver { votes: 3, ..Receiver::command("b") };
+        let ids = board.change(&[1], &[(&changed, Some(at("1-1:0"))), (&Receiver::command("c"), None)]);
+        assert_eq!(ids, [2, 3]);
+        assert!(has(&board, Policy::One, "1-3:9") && !has(&board, Policy::All, "1-1:0"));
+        assert_eq!(board.look(|facts| facts.sites.keys().copied().collect::<Vec<_>>()), [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_a_pass_asks_for_is_met_by_those_that_have_ended_well_and_by_acknowledgements() {
+        let board = board(Policy::One, &["a", "b", "c"]);
+        let met = |policy, last: Option<&str>| board.look(|facts| facts.is_met(policy, last.map(at)));
+        board.lost(0, Link::Done, None);
+        assert!(met(Policy::One, None) && !met(Policy::Quorum, None));
+        board.lost(1, Link::Done, Some((Code::Link, "gone".into())));
+        assert!(!met(Policy::Quorum, None));
+        board.placed(2, at("1-3:9"));
+        board.heard(2, flushed("1-3:9"));
+        assert!(met(Policy::Quorum, Some("1-3:9")) && !met(Policy::Quorum, None) && !met(Policy::All, Some("1-3:9")));
+    }
+
+    #[test]
     fn a_site_that_does_not_acknowledge_is_in_no_policy_but_its_log_is_kept() {
         let board = board(Policy::All, &["a"]);
         let quiet = Receiver { acks: false, ..Receiver::command("b") };
-        let id = board.add(&quiet, None);
+        let id = board.change(&[], &[(&quiet, None)])[0];
         board.placed(0, at("1-3:9"));
         board.heard(0, flushed("1-3:9"));
         assert!(has(&board, Policy::All, "1-3:9"));

@@ -1,7 +1,8 @@
 //! All receivers of one sender: each has a thread of its own and goes at its own pace, and what happens to one is nothing
 //! to the others. This thread starts and ends them, counts what is confirmed, and keeps the status.
 
-use std::collections::BTreeMap;
+mod crew;
+
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Scope;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use self::crew::{Crew, Post, Working};
 use super::berth::Berth;
 use super::board::{Board, Facts, Id, Link};
 use super::ledger::Ledger;
@@ -22,7 +24,7 @@ use crate::edge::dir::Dir;
 use crate::engine::note::{Monitor, Note, Trouble};
 use crate::engine::role;
 use crate::engine::role::pause::{Direction, Paused};
-use crate::rule::quorum::{Level, Policy};
+use crate::rule::quorum::Policy;
 use crate::value::exit::{Code, Failure, code_of, hint_of};
 use crate::value::position::Position;
 
@@ -54,102 +56,73 @@ pub(super) struct Fleet<'a> {
     pub(super) monitor: &'a Monitor,
 }
 
-/// The lanes that are at work, and how others have ended.
-#[derive(Default)]
-struct Crew {
-    working: BTreeMap<Id, Working>,
-    ended: Vec<(String, anyhow::Error)>,
-    /// All receivers, to be started after a pause; `None` for one that cannot be.
-    plan: Vec<Option<Receiver>>,
-    /// Why nothing is shipped.
-    paused: Option<Paused>,
-    /// Why nothing can be shipped any more.
-    verdict: Option<anyhow::Error>,
-    /// How many there were in all: of one alone no name needs to be told.
-    count: usize,
-    /// Since when the policy is met, with `-S`.
-    met: Option<Instant>,
-    is_failing: bool,
-    turns: u64,
-    looked: Option<Instant>,
-    asked: Option<Instant>,
-}
-
-struct Working {
-    name: String,
-    key: String,
-    orders: Arc<Orders>,
-}
-
 impl<'a> Fleet<'a> {
     /// Ships to all until each has ended.
     pub(super) fn run(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Result<()> {
         let (told, ends) = channel();
-        let plan: Vec<_> = receivers.iter().map(Receiver::again).collect();
-        let mut crew = Crew { count: receivers.len(), plan, ..Crew::default() };
+        let mut crew = Crew::default();
+        self.enlist(&mut crew, &[], receivers, status.as_ref());
         std::thread::scope(|scope| {
-            self.stand(scope, &mut crew, status, &told);
-            if crew.paused.is_none() {
-                self.launch_all(scope, &mut crew, receivers, status.as_ref(), &told);
-            }
             loop {
                 self.hear(&mut crew, &ends);
-                self.stand(scope, &mut crew, status, &told);
-                self.tend(&mut crew, status);
-                if crew.working.is_empty() && (crew.paused.is_none() || !self.can_wait(&crew)) {
-                    return;
+                self.stand(&mut crew, status.as_mut());
+                self.muster(scope, &mut crew, &told);
+                self.tend(&mut crew, status.as_mut());
+                if crew.is_done() && (crew.paused.is_none() || !self.can_wait(&crew)) {
+                    break;
                 }
                 if self.calls.reload.as_ref().is_some_and(|(wish, _)| wish.take()) {
-                    self.reload(scope, &mut crew, status.as_ref(), &told);
+                    self.reload(&mut crew, status.as_ref());
                 }
                 self.calls.bell.wait_until(Instant::now() + TICK.min(self.options.heartbeat));
             }
         });
+        if let Some(status) = status {
+            status.write(self.dir, self.board, true);
+        }
         self.judge(crew)
     }
 
-    fn launch_all<'scope>(
-        &self,
-        scope: &'scope Scope<'scope, '_>,
-        crew: &mut Crew,
-        receivers: Vec<Receiver>,
-        status: Option<&Status>,
-        told: &Outbox<(Id, Result<()>)>,
-    ) where
+    /// Receivers leave and others join, at once.
+    fn enlist(&self, crew: &mut Crew, gone: &[Id], come: Vec<Receiver>, status: Option<&Status>) {
+        let known = |receiver: &Receiver| status.and_then(|status| status.proven(&receiver.shown));
+        let joining: Vec<_> = come.iter().map(|receiver| (receiver, known(receiver))).collect();
+        let ids = self.board.change(gone, &joining);
+        crew.posts.extend(ids.into_iter().zip(come.into_iter().map(Post::new)));
+        crew.count = crew.count.max(crew.posts.len());
+    }
+
+    /// Begins with those that are to begin and may.
+    fn muster<'scope>(&self, scope: &'scope Scope<'scope, '_>, crew: &mut Crew, told: &Outbox<(Id, Result<()>)>)
+    where
         'a: 'scope,
     {
-        for receiver in receivers {
-            self.launch(scope, crew, receiver, status, told);
+        if crew.verdict.is_some() || (crew.paused.is_some() && !self.can_wait(crew)) {
+            crew.posts.values_mut().for_each(|post| post.next = None);
+        }
+        while crew.paused.is_none()
+            && let Some((id, receiver)) = crew.next()
+        {
+            self.launch(scope, crew, id, receiver, told);
         }
     }
 
-    /// Whether shipping is paused; what cannot be read is no word.
+    /// Whether shipping is paused; what cannot be read is no word to go on.
     fn paused(&self) -> Option<Paused> {
         let read = |state| role::paused(state, Direction::Ship);
         match self.state.map(read).transpose() {
             Ok(paused) => paused.flatten(),
-            Err(error) => {
-                (self.monitor)(Note::Warning(format!("{error:#}")));
-                Some(Paused { since: "nobody knows when".into(), reason: String::new() })
-            }
+            Err(error) => Some(Paused { since: "nobody knows when".into(), reason: format!("{error:#}") }),
         }
     }
 
-    /// Whether a pause can be waited out: nobody ends it, and all receivers can be started again.
+    /// Whether a pause can be waited out.
     fn can_wait(&self, crew: &Crew) -> bool {
-        !self.calls.stop.is_asked() && crew.verdict.is_none() && crew.plan.iter().all(Option::is_some)
+        !self.calls.stop.is_asked() && crew.verdict.is_none() && crew.can_begin_again()
     }
 
-    /// Ends all lanes when shipping is paused, and starts them when it goes on.
-    fn stand<'scope>(
-        &self,
-        scope: &'scope Scope<'scope, '_>,
-        crew: &mut Crew,
-        status: &mut Option<Status>,
-        told: &Outbox<(Id, Result<()>)>,
-    ) where
-        'a: 'scope,
-    {
+    /// Calls all lanes off when shipping is paused, and begins again when it goes on.
+    fn stand(&self, crew: &mut Crew, status: Option<&mut Status>) {
         let now = self.paused();
         if let Some(status) = status {
             status.pause(now.as_ref());
@@ -158,16 +131,13 @@ impl<'a> Fleet<'a> {
             (Some(paused), false) => {
                 let text = paused.refusal(Code::Guarded, Direction::Ship, self.dir);
                 (self.monitor)(Note::Warning(text.to_string()));
-                crew.working.values().for_each(|working| working.orders.retire());
+                crew.retire();
                 crew.paused = now;
             }
-            // Those that still take their leave come first.
-            (None, true) if crew.working.is_empty() && !self.calls.stop.is_asked() => {
+            (None, true) => {
                 crew.paused = None;
                 crew.ended.clear();
-                self.board.forget_ended();
-                let receivers = crew.plan.iter().flatten().filter_map(Receiver::again).collect();
-                self.launch_all(scope, crew, receivers, status.as_ref(), told);
+                crew.posts.values_mut().for_each(Post::renew);
             }
             _ => {}
         }
@@ -177,16 +147,16 @@ impl<'a> Fleet<'a> {
         &self,
         scope: &'scope Scope<'scope, '_>,
         crew: &mut Crew,
+        id: Id,
         receiver: Receiver,
-        status: Option<&Status>,
         told: &Outbox<(Id, Result<()>)>,
     ) where
         'a: 'scope,
     {
-        let id = self.board.add(&receiver, status.and_then(|status| status.proven(&receiver.shown)));
         let orders = Arc::new(Orders::new(&self.calls.bell, self.calls.stop));
-        let (name, key) = (receiver.name.clone(), receiver.key());
-        crew.working.insert(id, Working { name: name.clone(), key, orders: Arc::clone(&orders) });
+        let name = receiver.name.clone();
+        crew.working.insert(id, Working { name: name.clone(), orders: Arc::clone(&orders), is_off: false });
+        self.board.lost(id, Link::Connecting, None);
         let monitor = if crew.count > 1 { of_site(self.monitor, name) } else { Arc::clone(self.monitor) };
         let Fleet { dir, options, ledger, board, tap, goal, releasing, .. } = *self;
         let (told, bell) = (told.clone(), self.calls.bell.clone());
@@ -204,7 +174,7 @@ impl<'a> Fleet<'a> {
     /// Takes up which lanes have ended, and how.
     fn hear(&self, crew: &mut Crew, ends: &Inbox<(Id, Result<()>)>) {
         while let Ok((id, shipped)) = ends.try_recv() {
-            let Some(working) = crew.working.remove(&id) else {
+            let Some(lane) = crew.working.remove(&id) else {
                 continue;
             };
             let Err(error) = shipped else {
@@ -212,38 +182,39 @@ impl<'a> Fleet<'a> {
                 continue;
             };
             let code = code_of(&error);
+            // While it follows, a link is given up only because the lane was called off, or all are to end.
             let is_over = !self.options.once && code.is_transient();
             let link = if is_over { Link::Done } else { Link::Refused };
             self.board.lost(id, link, Some((code, format!("{error:#}"))));
-            // While it follows, a link is given up only because the end was asked for.
-            if is_over && crew.count > 1 {
+            if lane.is_off || (is_over && crew.paused.is_some()) {
+                (self.monitor)(Note::Detail(format!("{}: {error:#}", lane.name)));
                 continue;
             }
             if crew.count > 1 {
                 let next = "this site is given up, the others go on".to_owned();
-                of_site(self.monitor, working.name.clone())(Note::trouble(&error, next));
+                of_site(self.monitor, lane.name.clone())(Note::trouble(&error, next));
             }
-            crew.ended.push((working.name, error));
+            crew.ended.push((lane.name, error));
         }
     }
 
     /// What is to be done now and then.
-    fn tend(&self, crew: &mut Crew, status: &mut Option<Status>) {
+    fn tend(&self, crew: &mut Crew, status: Option<&mut Status>) {
         (self.monitor)(Note::Alive);
         if self.calls.look.take() {
-            crew.working.values().for_each(|working| working.orders.kick());
+            crew.working.values().for_each(|lane| lane.orders.kick());
         }
         self.count(crew);
         self.let_go(crew);
         self.ask_role(crew);
-        let is_heard = crew.looked.is_none_or(|looked| looked.elapsed() >= TICK.min(self.options.heartbeat));
+        let is_due = crew.looked.is_none_or(|looked| looked.elapsed() >= TICK.min(self.options.heartbeat));
         let turns = self.board.look(|facts| facts.turns);
         let is_turn = std::mem::replace(&mut crew.turns, turns) != turns;
-        if let Some(status) = status.as_mut().filter(|_| is_turn || is_heard || crew.working.is_empty()) {
-            if crew.looked.replace(Instant::now()).is_some() {
+        if let Some(status) = status.filter(|_| is_turn || is_due) {
+            if is_due && crew.looked.replace(Instant::now()).is_some() {
                 self.find_end();
             }
-            status.write(self.dir, self.board, is_turn || crew.working.is_empty());
+            status.write(self.dir, self.board, is_turn);
         }
     }
 
@@ -268,7 +239,7 @@ impl<'a> Fleet<'a> {
             Err(_) => None,
         };
         if crew.verdict.is_some() {
-            crew.working.values().for_each(|working| working.orders.retire());
+            crew.retire();
         }
     }
 
@@ -302,67 +273,61 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// With `-S` and several receivers: once the policy is met, nobody waits for one that cannot be reached, nor longer
+    /// At the end, with several receivers: once the policy is met, nobody waits for one that cannot be reached, nor longer
     /// than an acknowledgement may take for one that is on its way.
     fn let_go(&self, crew: &mut Crew) {
-        if !self.options.once || crew.count < 2 || !self.is_met() {
+        if !self.is_ending() || crew.count < 2 || !self.is_met() {
             return;
         }
         let since = *crew.met.get_or_insert_with(Instant::now);
-        for (id, working) in &crew.working {
+        for (id, lane) in &crew.working {
             let is_away = self.board.look(|facts| facts.sites.get(id).is_some_and(|site| site.link == Link::Retrying));
             if is_away || since.elapsed() >= self.options.ack_timeout {
-                working.orders.abandon();
+                lane.orders.abandon();
             }
         }
     }
 
-    /// Whether what was to be shipped is acknowledged as the policy asks.
-    fn is_met(&self) -> bool {
-        let confirmed = self.board.look(|facts| facts.confirmed(self.options.ack, Level::Flushed));
-        self.options.ack != Policy::None && self.goal.last.get().is_some_and(|last| confirmed.has(*last))
+    fn is_ending(&self) -> bool {
+        self.options.once || self.calls.stop.is_asked()
     }
 
-    /// Takes up the sites as they are configured now.
-    fn reload<'scope>(
-        &self,
-        scope: &'scope Scope<'scope, '_>,
-        crew: &mut Crew,
-        status: Option<&Status>,
-        told: &Outbox<(Id, Result<()>)>,
-    ) where
-        'a: 'scope,
-    {
+    /// Whether what was to be shipped is acknowledged as the policy asks.
+    fn is_met(&self) -> bool {
+        let (policy, last) = (self.options.ack, self.goal.last.get().copied());
+        policy != Policy::None && self.board.look(|facts| facts.is_met(policy, last))
+    }
+
+    /// Takes up the sites as they are configured now: those that have not changed are left alone, and those that had
+    /// ended begin again.
+    fn reload(&self, crew: &mut Crew, status: Option<&Status>) {
         let Some((_, read)) = &self.calls.reload else {
             return;
         };
-        let receivers = match read() {
+        let mut receivers = match read() {
             Ok(receivers) => receivers,
             Err(error) => {
                 return (self.monitor)(Note::Warning(format!("{error:#}; the sites stay as they are")));
             }
         };
-        let is_wanted = |working: &Working| receivers.iter().any(|receiver| receiver.key() == working.key);
-        for (id, working) in &mut crew.working {
-            if !is_wanted(working) {
-                working.orders.retire();
-                // One of the same name may come back before it has ended.
-                working.key.clear();
-                self.board.remove(*id);
+        let keys: Vec<_> = receivers.iter().map(Receiver::key).collect();
+        let gone: Vec<Id> =
+            crew.posts.iter().filter(|(_, post)| !keys.contains(&post.key)).map(|(id, _)| *id).collect();
+        for id in &gone {
+            crew.posts.remove(id);
+            if let Some(lane) = crew.working.get_mut(id) {
+                lane.is_off = true;
+                lane.orders.retire();
             }
         }
+        for (id, post) in &mut crew.posts {
+            if !crew.working.contains_key(id) {
+                post.renew();
+            }
+        }
+        receivers.retain(|receiver| crew.posts.values().all(|post| post.key != receiver.key()));
         crew.ended.clear();
-        crew.plan = receivers.iter().map(Receiver::again).collect();
-        if crew.paused.is_some() {
-            return;
-        }
-        crew.count = crew.count.max(receivers.len());
-        self.board.forget_ended();
-        for receiver in receivers {
-            if !crew.working.values().any(|working| working.key == receiver.key()) {
-                self.launch(scope, crew, receiver, status, told);
-            }
-        }
+        self.enlist(crew, &gone, receivers, status);
         (self.monitor)(Note::Detail("the sites were read again".into()));
     }
 
@@ -375,7 +340,10 @@ impl<'a> Fleet<'a> {
         if let Some(paused) = paused.filter(|_| ended.is_empty() && !self.calls.stop.is_asked()) {
             return Err(paused.refusal(Code::Guarded, Direction::Ship, self.dir).into());
         }
-        if ended.is_empty() || (self.options.once && count > 1 && self.is_met()) {
+        let needs_person =
+            |error: &anyhow::Error| !code_of(error).is_transient() && code_of(error) != Code::Unconfirmed;
+        let is_excused = self.options.once || !ended.iter().any(|(_, error)| needs_person(error));
+        if ended.is_empty() || (self.is_ending() && count > 1 && is_excused && self.is_met()) {
             return Ok(());
         }
         // What an operator has to look at comes before what may be better next time.

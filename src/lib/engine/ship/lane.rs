@@ -126,6 +126,10 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Where to end: where the log ended when the end was asked for. With `-S` all lanes end at the same place.
     fn goal(&mut self) -> Result<Option<Position>> {
         let goal = &self.berth.goal.end;
+        // Who is called off goes at once, however much there is.
+        if self.berth.orders.is_retired() {
+            return Ok(self.reader.position());
+        }
         if !self.berth.options.once {
             return self.reader.end();
         }
@@ -265,15 +269,14 @@ impl<'a, W: Write> Lane<'a, W> {
                 }
             }
             Piece::Begin(begin) => {
-                if let Some(before) = begin.previous.map(|previous| previous.segment)
-                    && before.generation != begin.position.segment.generation
+                if let Some(before) = begin.previous
+                    && before.segment.generation != begin.position.segment.generation
                 {
-                    let next = begin.position.segment;
-                    let text = format!(
-                        "generation {} ends with segment {before}, the log goes on with {next}",
-                        before.generation
-                    );
+                    let (left, next) = (before.segment, begin.position.segment);
+                    let text =
+                        format!("generation {} ends with segment {left}, the log goes on with {next}", left.generation);
                     (self.berth.monitor)(Note::Warning(text));
+                    self.berth.board.left(self.berth.id, left.at(before.length));
                     self.send_aux()?;
                 }
                 (self.berth.monitor)(Note::Progress { sent: self.sent, left: self.reader.left() });

@@ -63,7 +63,12 @@ impl Orders {
 
     /// Whether it is to end.
     pub(super) fn is_ending(&self) -> bool {
-        self.stop.is_asked() || self.is_retired.load(Ordering::SeqCst) || self.is_abandoned()
+        self.stop.is_asked() || self.is_retired() || self.is_abandoned()
+    }
+
+    /// Whether it alone was called off.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
     }
 
     /// Whether it is to give up.

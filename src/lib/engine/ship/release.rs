@@ -41,14 +41,13 @@ pub(super) struct Releasing {
 }
 
 impl Releasing {
-    /// The receiver has all before this on its disk. An error means that the master has given up log on its own.
+    /// All receivers have all before this on their disks, or not any more: what counts is the latest word. An error means that the master has given up log on its own.
     pub(super) fn flushed(&self, flushed: Option<Position>) -> Result<()> {
         let mut state = self.state.lock();
         if let Some(text) = &state.verdict {
             return Err(Failure::new(Code::Gap, text.clone()).hint(Slot::LOST_HINT).into());
         }
-        if flushed > state.flushed {
-            state.flushed = flushed;
+        if std::mem::replace(&mut state.flushed, flushed) < flushed {
             self.wake.notify_one();
         }
         Ok(())

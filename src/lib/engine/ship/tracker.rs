@@ -21,6 +21,8 @@ struct Heard {
     /// What it held when it greeted, unless it has set some of that aside since.
     held: Option<Position>,
     ack: Ack,
+    /// Whether it has acknowledged anything, be it that it has nothing.
+    has_acked: bool,
     ended: Option<Ended>,
 }
 
@@ -74,7 +76,10 @@ impl Tracker {
                 };
                 heard.welcome = Some(welcome);
             }
-            Line::Ack(ack) => heard.ack = ack,
+            Line::Ack(ack) => {
+                heard.ack = ack;
+                heard.has_acked = true;
+            }
             Line::Refuse(code, text) => return Some(Ended { code, text, said: true }),
         }
         None
@@ -95,7 +100,7 @@ impl Tracker {
     /// holds at any time, also before it has compared anything.)
     pub(super) fn has_gone_back(&self) -> bool {
         let mut heard = self.0.lock();
-        let has = heard.ack.received.is_some_and(|received| Some(received) < heard.held);
+        let has = heard.has_acked && heard.ack.received < heard.held;
         heard.held = heard.held.filter(|_| !has);
         has
     }
@@ -154,5 +159,10 @@ mod tests {
         hear("ack received=1-3:4 flushed=1-3:4 applied=-");
         assert!(tracker.has_gone_back());
         assert!(tracker.has_flushed(at("1-3:4")) && !tracker.has_flushed(at("1-3:5")));
+
+        // All of it.
+        hear("welcome v=1 set=- engine=plain site=- epoch=0 at=1-3:4+0123456789abcdef");
+        hear("ack received=- flushed=- applied=-");
+        assert!(tracker.has_gone_back() && !tracker.has_flushed(at("1-1:0")));
     }
 }

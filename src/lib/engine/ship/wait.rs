@@ -4,7 +4,7 @@
 //! `now` is the log's end after the question was read. A writer that has committed before it asked finds its bytes before
 //! that end, as far as its database has written them to the file.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -41,14 +41,9 @@ pub(super) struct Desk<'a> {
     scheme: &'a Scheme,
     /// Makes a reader, for `now`.
     open: &'a (dyn Fn() -> Result<Source> + Sync),
-    gauge: Mutex<Option<Gauge>>,
+    /// The reader that finds the log's end.
+    gauge: Mutex<Option<Source>>,
     asking: AtomicUsize,
-}
-
-/// The reader that finds the log's end.
-struct Gauge {
-    source: Source,
-    listed: Instant,
 }
 
 impl<'a> Desk<'a> {
@@ -88,26 +83,18 @@ impl<'a> Desk<'a> {
     /// The log's end and its last boundary, as of now.
     pub(super) fn look(&self) -> Result<Option<(Position, Option<Position>)>> {
         let mut gauge = self.gauge.lock();
-        let gauge = match &mut *gauge {
-            Some(gauge) => gauge,
-            empty => empty.insert(Gauge { source: (self.open)()?, listed: Instant::now() }),
+        let source = match &mut *gauge {
+            Some(source) => source,
+            empty => empty.insert((self.open)()?),
         };
-        // A directory with many files takes its time, and the next segment is found without.
-        if gauge.listed.elapsed() >= Duration::from_secs(1) {
-            gauge.listed = Instant::now();
-            gauge.source.list()?;
-        }
-        gauge.source.gauge()
+        source.gauge()
     }
 
     /// One who asks. When he has gone, or cannot be told, nobody is left to answer.
     fn serve(&self, stream: UnixStream) {
         let place = self.asking.fetch_add(1, Ordering::SeqCst);
         let answer = |answer: Answer| (&stream).write_all(format!("{answer}\n").as_bytes());
-        let _ = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-        let mut line = String::new();
-        let read = BufReader::new((&stream).take(LINE_MAX as u64)).read_line(&mut line);
-        let question = read.ok().and_then(|_| Question::parse(line.trim_end_matches('\n')));
+        let question = self.question(&stream);
         let last = match question {
             _ if place >= MOST => Some(Answer::Refuse(Code::Busy, "too many wait already".into())),
             None => Some(Answer::Refuse(Code::Usage, "that is no question of repl-wait".into())),
@@ -117,6 +104,25 @@ impl<'a> Desk<'a> {
             let _ = answer(last);
         }
         self.asking.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The question, if it comes in time and whole.
+    fn question(&self, stream: &UnixStream) -> Option<Question> {
+        stream.set_read_timeout(Some(LOOK)).and_then(|()| stream.set_write_timeout(Some(PATIENCE))).ok()?;
+        let (deadline, mut line) = (Instant::now() + PATIENCE, Vec::new());
+        while Instant::now() < deadline && line.len() < LINE_MAX && self.board.look(|facts| !facts.is_over) {
+            let mut bytes = [0; LINE_MAX];
+            match Read::read(&mut &*stream, &mut bytes) {
+                Ok(0) => return None,
+                Ok(count) => line.extend_from_slice(&bytes[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => return None,
+            }
+            if let Some(line) = line.strip_suffix(b"\n") {
+                return std::str::from_utf8(line).ok().and_then(Question::parse);
+            }
+        }
+        None
     }
 
     /// The log's end, as of now. Of a log that ends before the place where it has ended already nobody can say who has it:
@@ -145,9 +151,18 @@ impl<'a> Desk<'a> {
             What::At(mark) => mark,
         };
         let Position { segment, offset } = mark.position;
+        let newest = self.look()?.map(|(end, _)| end.segment);
+        if let Some(newest) = newest.filter(|newest| segment.generation < newest.generation)
+            && let Some(past) = log::lineage(self.dir, self.scheme, newest.generation)?
+            && !past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)
+        {
+            let text = format!("{} is of a history that was left: the log goes on with {newest}", mark.position);
+            return fail(Code::Diverged, text);
+        }
         if let (Some(proof), Some((file, name))) = (mark.proof, log::open(self.dir, self.scheme, segment)?) {
             let running = prefix(&file, self.scheme.running(), offset)?;
-            if running.length() == offset && running.digest().proof() != proof {
+            let is_all = running.length() == offset;
+            if (is_all && running.digest().proof() != proof) || (!is_all && Some(segment) < newest) {
                 return fail(Code::Diverged, format!("{} is not what {mark} is a proof of", self.dir.shown(&name)));
             }
         }

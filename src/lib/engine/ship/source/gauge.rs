@@ -1,27 +1,31 @@
-//! Finds where the log ends without shipping it: for who asks now and then.
+//! Finds where the log ends without shipping it: for who asks now and then, and has no other use for the bytes.
 
 use anyhow::Result;
 
 use super::Source;
-use crate::engine::ship::ledger::Ledger;
 use crate::value::position::{Position, Segment};
 
 impl Source {
-    /// The end of the log and the last boundary in its newest segment, found by checking on from the last look without
-    /// handing anything out: for who asks now and then, and has no other use for the bytes.
+    /// The end of the log, as far as it would be shipped, and the last boundary in its newest segment. Only that segment is
+    /// held open: what an engine removes is not kept by questions.
     pub(in crate::engine::ship) fn gauge(&mut self) -> Result<Option<(Position, Option<Position>)>> {
-        self.probe()?;
+        self.list()?;
         let Some(newest) = self.newest else {
             return Ok(None);
         };
+        self.known = self.known.split_off(&newest);
         if !self.is_in(newest)? {
-            self.enter(newest, 0, &Ledger::in_memory(), &mut |_| Ok(()))?;
+            self.take_up(newest, 0, &mut |_| Ok(()))?;
         }
         while self.look()? {}
-        let safe = self.open.as_ref().map(|open| newest.at(open.scanner.safe()));
-        let mark = self.boundary().map(|mark| newest.at(mark.offset));
-        let end = safe.map(|safe| self.cap.filter(|cap| cap.segment == newest).map_or(safe, |cap| cap.min(safe)));
-        Ok(end.map(|end| (end, mark.filter(|mark| *mark <= end))))
+        let Some(open) = &self.open else {
+            return Ok(None);
+        };
+        // What cannot be read while the segment is open, as of an encrypted log, is log all the same: it is not shipped yet.
+        let is_opaque = open.scanner.remark("").is_some();
+        let end = if is_opaque { open.file.metadata()?.len() } else { self.limit(open) };
+        let mark = open.scanner.boundary().map(|mark| newest.at(mark.offset)).filter(|mark| mark.offset <= end);
+        Ok(Some((newest.at(end), mark)))
     }
 
     /// Whether the segment that is open is this one, in the file that has its name, with all that was checked of it.

@@ -11,6 +11,7 @@ use crate::engine::log;
 use crate::engine::ship::ledger::Ledger;
 use crate::rule::scheme::Step;
 use crate::rule::stream::message::{Begin, Previous};
+use crate::value::digest::Digest;
 use crate::value::exit::{Code, fail};
 use crate::value::position::{Bookmark, Position, Segment, Start};
 use crate::value::time::Until;
@@ -116,8 +117,16 @@ impl Source {
         Ok(())
     }
 
-    /// Takes up a segment at an offset, or at its end when that comes before.
+    /// Takes up a segment at an offset, or at its end when that comes before, and says what lies before that.
     pub(super) fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
+        let (position, digest) = self.take_up(segment, offset, tick)?;
+        let previous = if position.offset == 0 { self.predecessor(segment, ledger)? } else { None };
+        let end = self.end.unwrap_or(position).max(position);
+        Ok(Begin { position, end, digest, previous })
+    }
+
+    /// The same of that segment alone: its bytes up to there.
+    pub(super) fn take_up(&mut self, segment: Segment, offset: u64, tick: Tick<'_>) -> Result<(Position, Digest)> {
         let Some((file, name)) = log::open(&self.dir, &self.scheme, segment)? else {
             let name = self.dir.shown(&self.scheme.name(segment));
             return Err(gap(format!("gap: {name} vanished before it was shipped")));
@@ -166,11 +175,7 @@ impl Source {
             open.sent = limit;
             open.running = prefix(&open.file, self.scheme.running(), limit)?;
         }
-        let position = segment.at(open.sent);
-        let digest = open.running.digest();
-        let previous = if position.offset == 0 { self.predecessor(segment, ledger)? } else { None };
-        let end = self.end.unwrap_or(position).max(position);
-        Ok(Begin { position, end, digest, previous })
+        Ok((segment.at(open.sent), open.running.digest()))
     }
 
     /// What is known of the closed segment before one: shipped in this stream, shipped earlier, or still there.
