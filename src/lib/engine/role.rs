@@ -55,7 +55,8 @@ pub struct Sender {
 /// or has moved as it may, is recorded in the state directory.
 pub fn sender(dir: &Dir, scheme: &Scheme, state: Option<&Dir>) -> Result<Sender> {
     let Some(state) = state else {
-        return Ok(Sender { epoch: epoch_here(dir, scheme)?, instance: relayed(dir, scheme)? });
+        let place = Place { dir, state: None, scheme: Some(scheme) };
+        return Ok(Sender { epoch: epoch_here(&place)?, instance: relayed(dir, scheme)? });
     };
     if let Some(record) = record::read(state)?.filter(|record| record.role == Role::Receiver) {
         let text = format!("this site is a receiver since epoch {}: another is the master, and ships", record.epoch);
@@ -79,8 +80,7 @@ fn known_epoch(place: &Place<'_>) -> Result<u64> {
         // Whoever told it knew of the promotion.
         return Ok(told.epoch.max(kept).max(seen(place.dir)?));
     }
-    let here = place.scheme.map_or_else(|| seen(place.dir), |scheme| epoch_here(place.dir, scheme))?;
-    Ok(here.max(kept).max(told.map_or(0, |told| told.epoch)))
+    Ok(epoch_here(place)?.max(kept).max(told.map_or(0, |told| told.epoch)))
 }
 
 /// The highest epoch that has come to a log directory.
@@ -88,10 +88,21 @@ fn seen(dir: &Dir) -> Result<u64> {
     site::peek(dir, None)?.map_or(Ok(0), |replica| site::epoch(&replica))
 }
 
-/// The same, with its own promotion: epochs count masters, and that is one more than those who have shipped here.
-fn epoch_here(dir: &Dir, scheme: &Scheme) -> Result<u64> {
-    let promoted = site::peek_receiver(dir)?.is_some() && !is_relay(dir, scheme)?;
-    Ok(seen(dir)? + u64::from(promoted))
+/// The same, with its own promotion: epochs count masters, and that is one more than those who have shipped here. But one
+/// that `become` makes has pinned its epoch, and itself, before it promotes; the role is written only behind that, when
+/// there is a master. A sender that starts in between must not count the same promotion twice: its receivers would take
+/// the epoch that it made up, and refuse the right one for ever.
+fn epoch_here(place: &Place<'_>) -> Result<u64> {
+    let seen = seen(place.dir)?;
+    let is_counted = !is_promoted(place)? || is_pinned(place, seen)?;
+    Ok(if is_counted { seen } else { seen + 1 })
+}
+
+/// Whether the master of an epoch, as it is pinned in a log directory, is the database that is here.
+fn is_pinned(place: &Place<'_>, epoch: u64) -> Result<bool> {
+    let master = site::peek(place.dir, None)?.map(|replica| site::master::read(&replica)).transpose()?.flatten();
+    let own = instance::known(place.dir, place.state)?;
+    Ok(master.zip(own).is_some_and(|(master, own)| master.epoch == epoch && master.instance.is(&own)))
 }
 
 /// Whether a log directory is a replica's, and not that of a database that was promoted.
@@ -118,4 +129,52 @@ fn relayed(dir: &Dir, scheme: &Scheme) -> Result<Option<Instance>> {
     };
     let (seen, master) = (site::epoch(&replica)?, site::master::read(&replica)?);
     Ok(master.filter(|master| master.epoch >= seen).map(|master| master.instance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::site::{Holding, Origin, Site};
+    use crate::rule::scheme::{Engine, Kind};
+    use crate::rule::verdict::Held;
+    use crate::value::digest::Digest;
+
+    /// The log directory of a standby that was promoted by `become`, to epoch 2, without a role as yet.
+    fn promoted(root: &tempfile::TempDir) -> (Dir, Dir, Scheme) {
+        let path = |name: &str| Dir::create(&root.path().join(name)).unwrap();
+        let (dir, state) = (path("log"), path("state"));
+        let replica = dir.subdir(site::STATE).unwrap();
+        let scheme = Scheme::new(&Kind { engine: Engine::Postgres, pattern: None }, "7", 1 << 24).unwrap();
+        let (mut kept, ..) = Site::open(replica).unwrap();
+        let start = "1-1:0".parse().unwrap();
+        kept.pin(&Origin { set: String::new(), scheme: scheme.clone(), start }).unwrap();
+        let held = Held { position: "1-1:8".parse().unwrap(), digest: Digest::of(b"x"), closed: false };
+        kept.hold(&Holding { held, boundary: None }).unwrap();
+        kept.set_epoch(1).unwrap();
+        std::fs::write(root.path().join("log/00000002.history"), "1\t0/1000000\tno recovery target\n").unwrap();
+        (dir, state, scheme)
+    }
+
+    #[test]
+    fn a_sender_that_starts_between_a_promotion_and_its_role_does_not_count_it_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, state, scheme) = promoted(&root);
+        let other = Dir::create(&root.path().join("other")).unwrap();
+        let epochs = || [None, Some(&state), Some(&other)].map(|state| sender(&dir, &scheme, state).unwrap().epoch);
+        // By hand: nobody has said of which epoch that is.
+        assert_eq!(epochs(), [2; 3]);
+        // As `become` pins it, before it promotes.
+        let (mut kept, ..) = Site::open(dir.subdir(site::STATE).unwrap()).unwrap();
+        let own = instance::own(&dir, &state).unwrap();
+        kept.set_master(&site::master::Master { instance: own, epoch: 2 }, None).unwrap();
+        kept.set_epoch(2).unwrap();
+        assert_eq!(epochs()[1], 2);
+        if crate::edge::host::machine().is_some() {
+            assert_eq!(epochs(), [2; 3]);
+        }
+        // Another has shipped here since, and this is its heir.
+        let other = Instance::parse(&format!("{}.{}", "a".repeat(32), "b".repeat(16))).unwrap();
+        kept.set_master(&site::master::Master { instance: other, epoch: 2 }, Some("a test")).unwrap();
+        assert_eq!(epochs(), [3; 3]);
+    }
 }

@@ -31,6 +31,21 @@ pub(super) fn peek(dir: &Dir, state: &Dir) -> Result<Option<Instance>> {
     Ok(peek_record(dir, state)?.map(|record| record.instance()))
 }
 
+/// The same; where it is not known, one that is this by its place alone. `None` on a machine without an identity.
+pub(super) fn known(dir: &Dir, state: Option<&Dir>) -> Result<Option<Instance>> {
+    match state.map(|state| peek(dir, state)).transpose()?.flatten() {
+        None => by_place(dir),
+        known => Ok(known),
+    }
+}
+
+/// An instance of a new number that is where the directory is; nothing is recorded. So it is the same as that of any
+/// state of this place, and another than that of a copy. `None` on a machine without an identity: no place tells there.
+pub(super) fn by_place(dir: &Dir) -> Result<Option<Instance>> {
+    let home = home(dir)?;
+    Ok(home.machine.is_some().then(|| Record::new(fastrand::u128(..), home).instance()))
+}
+
 fn peek_record(dir: &Dir, state: &Dir) -> Result<Option<Record>> {
     let now = home(dir)?;
     Ok(read(state)?.and_then(|record| record.moved(&now)))

@@ -47,7 +47,8 @@ pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<
     let was_master = told.as_ref().is_some_and(|told| told.role == Role::Receiver);
     let is_told = told.is_some_and(|told| told.role == Role::Master && told.epoch == order.epoch);
     let known = super::known_epoch(place)?;
-    if known > order.epoch || (known == order.epoch && !is_told && !is_begun(place, order.epoch)?) {
+    // One that is pinned here as this very database was brought here by us, and we were interrupted.
+    if known > order.epoch || (known == order.epoch && !is_told && !super::is_pinned(place, order.epoch)?) {
         return fail(Code::Fenced, format!("epoch {known} is known here: {} is not a new one", order.epoch));
     }
     if is_told {
@@ -106,17 +107,6 @@ fn give_up(place: &Place<'_>, order: &Order) -> Result<()> {
     };
     let _receivers = alone(place.dir, &replica, order.patience)?;
     site::give_up(&replica)
-}
-
-/// Whether it was we who brought the epoch here, and were interrupted.
-fn is_begun(place: &Place<'_>, epoch: u64) -> Result<bool> {
-    let (Some(replica), Some(state)) = (site::peek(place.dir, None)?, place.state) else {
-        return Ok(false);
-    };
-    let (Some(master), Some(own)) = (site::master::read(&replica)?, instance::peek(place.dir, state)?) else {
-        return Ok(false);
-    };
-    Ok(master.epoch == epoch && master.instance.is(&own))
 }
 
 /// Waits until no receiver is at work here, and keeps others out.
