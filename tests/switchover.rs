@@ -75,10 +75,12 @@ fn a_postgres_pair_changes_roles_under_load_and_back() {
     a.reaches(end);
 
     // And back, killed behind its point of no return.
-    let kill = "strace -o /dev/null -e trace=renameat -e inject=renameat:signal=KILL:when=6";
+    let kill = "strace -o /dev/null -e trace=renameat -e inject=renameat:signal=KILL:when=7";
     assert_ne!(stage.run(&format!("{kill} $ROLE switchover --to a -c b.toml")).code, 0);
     b.stopped_by_another();
     assert!(stage.ok("cat b-state/role").contains("role=receiver"), "{}", stage.ok("ls b-state; cat b-state/*"));
+    // Whatever starts it now finds a standby.
+    assert!(stage.path("b/standby.signal").exists());
     let ran = stage.run("$ROLE switchover --to a -c b.toml");
     assert_eq!(ran.code, 0, "{ran:?} {}", a.said());
     assert_eq!(stage.ok("$ROLE where -c a.toml; $ROLE where -c b.toml"), "a\na\n");

@@ -76,13 +76,13 @@ fn the_roles_change_in_order_and_change_back() {
     assert!(!rig.path("acts").exists() && !rig.path("a-state/switchover").exists());
     let ran = switch(&rig, "a", "b", "--reason 'new machine'");
     assert_eq!((ran.code, ran.out.as_str()), (0, "b is the master\n"), "{ran:?}");
-    assert_eq!(rig.ok("cat acts"), "a stop\nb promote\na demote\n");
+    assert_eq!(rig.ok("cat acts"), "a stop\na demote\nb promote\n");
     for history in ["a-state", "b-state"] {
         assert!(rig.ok(&format!("cat {history}/history.jsonl")).contains("new machine"), "{history}");
     }
     // Told again, it was done.
     assert_eq!(switch(&rig, "a", "b", "-q").code, 0);
-    assert_eq!(rig.ok("cat acts"), "a stop\nb promote\na demote\n");
+    assert_eq!(rig.ok("cat acts"), "a stop\na demote\nb promote\n");
     switched(&rig, "a", "b", 2);
     assert_eq!(switch(&rig, "b", "a", "").code, 0);
     switched(&rig, "b", "a", 3);
@@ -176,6 +176,36 @@ fn killed_before_each_step_at_either_site_and_run_again_it_ends_the_same() {
 }
 
 #[test]
+fn a_server_that_runs_again_behind_the_point_of_no_return_is_not_touched() {
+    let rig = pair();
+    let untouched = |code: i32, says: &str| {
+        let before = rig.ok("cat acts a/log.2; ls -A a");
+        switch(&rig, "a", "b", "").fails(code, says);
+        assert_eq!(rig.ok("cat acts a/log.2; ls -A a"), before, "{says}");
+    };
+    let awake_and_asleep = || {
+        // As a reboot starts it, and when it is stopped again.
+        rig.ok("touch a-runs");
+        untouched(13, "behind the point of no return to b this site's server runs again");
+        rig.ok("rm a-runs; cp a/log.2 was; printf ' lost' >> a/log.2");
+        untouched(4, "the server has run since");
+        rig.ok("mv was a/log.2");
+    };
+    let plain = fs::read(rig.path("rsh")).unwrap();
+    fs::write(rig.path("rsh"), "#!/bin/sh\ncase $1 in *become*--held*) exit 255 ;; esac\nexec sh -c \"$1\"\n").unwrap();
+    switch(&rig, "a", "b", "").fails(8, "no site is the master until this is run again");
+    fs::write(rig.path("rsh"), plain).unwrap();
+    awake_and_asleep();
+    // Killed when the other site is the master, and nothing was received here.
+    let kill = "strace -o /dev/null -e trace=renameat -e inject=renameat:signal=KILL:when=2";
+    assert_ne!(rig.run(&format!("{kill} $ROLE switchover --to b -c a.toml")).code, 0);
+    assert!(rig.ok("cat a-state/switchover").contains("step=handed"));
+    awake_and_asleep();
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    switched(&rig, "a", "b", 2);
+}
+
+#[test]
 fn an_operator_whose_master_is_lost_can_promote_what_there_is() {
     let rig = pair();
     rig.ok("touch down");
@@ -200,7 +230,7 @@ fn a_master_whose_heir_is_lost_on_the_way_takes_its_role_back() {
     rig.run("$ROLE where -c b.toml").fails(1, "no site is the master of epoch 2");
     ship(&rig, "a", "b").fails(5, "this site is a receiver since epoch 2");
     assert_eq!(rig.ok("$ROLE become --epoch 3 --reason 'b burnt' -c a.toml"), "a is the master again, epoch 3\n");
-    assert_eq!(rig.ok("cat acts"), "a stop\na promote\n");
+    assert_eq!(rig.ok("cat acts"), "a stop\na demote\na promote\n");
     fs::write(rig.path("rsh"), plain).unwrap();
     assert_eq!(ship(&rig, "a", "b").code, 0);
     assert_eq!(switch(&rig, "a", "b", "").code, 0);

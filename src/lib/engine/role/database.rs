@@ -91,18 +91,41 @@ impl Database {
         server.start(&|| marker::guard(&self.dir)).map(drop)
     }
 
-    /// Makes it follow, and starts it where a server that follows can run.
-    pub(super) fn follow(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
-        let mut server = self.server(state)?;
+    /// Prepares it to follow, whoever starts it.
+    pub(super) fn demote(&self, values: &[(&str, String)]) -> Result<()> {
         if let Some(demote) = &self.demote {
-            self.hook("demote", demote).run(&self.values(values))?;
-        } else if self.profile == Profile::Postgres {
+            return self.hook("demote", demote).run(&self.values(values));
+        }
+        if self.profile == Profile::Postgres {
             Dir::open(&self.dir)?.replace(STANDBY, b"")?;
         }
+        Ok(())
+    }
+
+    /// Starts one that follows, where a server that follows can run; one of another engine must be down, and stays it.
+    pub(super) fn follow(&self, state: &Dir) -> Result<()> {
+        let mut server = self.server(state)?;
         if self.profile != Profile::Postgres {
+            server.confirm_down()?;
             return server.leave_down();
         }
+        let dir = Dir::open(&self.dir)?;
+        if self.demote.is_none() && dir.identity(STANDBY)?.is_none() && self.profile.user(&dir)?.is_some() {
+            let text = format!("the server that runs on {} does not follow: it was promoted", shown(&self.dir));
+            return Err(Failure::new(Code::Guarded, text).hint("stop it; then run this again").into());
+        }
         server.bring_back(&|| marker::guard(&self.dir))
+    }
+
+    /// One that was only just prepared to follow, and is to lead after all: no server has run on it as a standby.
+    pub(super) fn lead_again(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
+        let dir = Dir::open(&self.dir)?;
+        let is_ours = self.demote.is_none() && self.profile == Profile::Postgres;
+        if is_ours && dir.identity(STANDBY)?.is_some() && self.profile.user(&dir)?.is_none() {
+            dir.remove(STANDBY)?;
+            dir.sync()?;
+        }
+        self.lead(state, values)
     }
 
     fn hook(&self, name: &'static str, command: &str) -> Hook {

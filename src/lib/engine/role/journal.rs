@@ -9,6 +9,7 @@ use crate::edge::dir::Dir;
 use crate::value::escape::word;
 use crate::value::exit::{Code, fail};
 use crate::value::pairs;
+use crate::value::position::Bookmark;
 
 const FILE: &str = "switchover";
 
@@ -33,12 +34,16 @@ pub(super) struct Journal {
     pub(super) to: String,
     /// Of which epoch.
     pub(super) epoch: u64,
+    /// Where both logs end, once that is proven: what the point of no return was passed on. Not known of one that was
+    /// passed by an earlier version.
+    pub(super) end: Option<Bookmark>,
 }
 
 impl Journal {
     fn print(&self) -> String {
         let step = STEPS.iter().find(|(step, _)| *step == self.step).map_or("", |(_, name)| name);
-        let facts = format!("v=1 step={step} to={} epoch={}", word(&self.to), self.epoch);
+        let end = self.end.map(|end| format!(" end={end}")).unwrap_or_default();
+        let facts = format!("v=1 step={step} to={} epoch={}{end}", word(&self.to), self.epoch);
         format!("{facts} crc={:08x}\n", crc32c::crc32c(facts.as_bytes()))
     }
 
@@ -46,7 +51,8 @@ impl Journal {
         (pairs::get(text, "v")? == "1").then_some(())?;
         let name = pairs::get(text, "step")?;
         let step = STEPS.iter().find(|(_, known)| *known == name).map(|(step, _)| *step)?;
-        let journal = Journal { step, to: pairs::get(text, "to")?, epoch: pairs::count(text, "epoch")? };
+        let end = pairs::get(text, "end").map(|end| end.parse()).transpose().ok()?;
+        let journal = Journal { step, to: pairs::get(text, "to")?, epoch: pairs::count(text, "epoch")?, end };
         (text == journal.print()).then_some(journal)
     }
 
@@ -86,14 +92,16 @@ mod tests {
         let state = Dir::open(root.path()).unwrap();
         assert_eq!(Journal::read(&state).unwrap(), None);
         for (step, _) in STEPS {
-            let journal = Journal { step, to: "north sea".into(), epoch: 7 };
-            journal.write(&state).unwrap();
-            assert_eq!(Journal::read(&state).unwrap(), Some(journal));
+            for end in [None, Some("1-2:13+0123456789abcdef".parse().unwrap())] {
+                let journal = Journal { step, to: "north sea".into(), epoch: 7, end };
+                journal.write(&state).unwrap();
+                assert_eq!(Journal::read(&state).unwrap(), Some(journal));
+            }
         }
         // As it is out in the world.
         let handed = "v=1 step=handed to=north%20sea epoch=7 crc=aab1abc3\n";
         std::fs::write(root.path().join(FILE), handed).unwrap();
-        let journal = Journal { step: Step::Handed, to: "north sea".into(), epoch: 7 };
+        let journal = Journal { step: Step::Handed, to: "north sea".into(), epoch: 7, end: None };
         assert_eq!((Journal::read(&state).unwrap(), journal.print().as_str()), (Some(journal.clone()), handed));
         std::fs::write(root.path().join(FILE), "v=1 step=done to=a epoch=7 crc=00000000\n").unwrap();
         assert!(Journal::read(&state).is_err());

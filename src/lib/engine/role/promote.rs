@@ -79,7 +79,11 @@ pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<
 
 fn would(database: &Database, order: &Order) -> Result<Vec<String>> {
     database.can_lead()?;
-    Ok(vec![format!("would make {} the master of epoch {}", shown(&database.dir), order.epoch)])
+    Ok(vec![would_make(database, order)])
+}
+
+fn would_make(database: &Database, order: &Order) -> String {
+    format!("would make {} the master of epoch {}", shown(&database.dir), order.epoch)
 }
 
 fn tell(state: &Dir, order: &Order) -> Result<()> {
@@ -91,9 +95,9 @@ fn tell(state: &Dir, order: &Order) -> Result<()> {
 /// still the newest there is.
 fn take_back(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<String>> {
     let Some(state) = place.state.filter(|_| !order.is_dry) else {
-        return would(database, order);
+        return Ok(vec![would_make(database, order)]);
     };
-    database.lead(state, &values(order, None))?;
+    database.lead_again(state, &values(order, None))?;
     tell(state, order)?;
     Ok(vec![format!("{} is the master again, epoch {}", order.site, order.epoch)])
 }

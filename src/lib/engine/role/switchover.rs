@@ -94,7 +94,7 @@ impl Switchover<'_> {
             return self.complete(journal);
         }
         let epoch = self.epoch()?;
-        let journal = Journal { step: Step::Begun, to: name, epoch };
+        let journal = Journal { step: Step::Begun, to: name, epoch, end: None };
         let checked = self.check(epoch);
         // An earlier run may have been killed with the server stopped.
         if begun_before && let Err(error) = checked {
@@ -102,9 +102,10 @@ impl Switchover<'_> {
         }
         checked?;
         journal.write(self.state)?;
-        if let Err(error) = self.prepare() {
-            return Err(self.undo(error));
-        }
+        let journal = match self.prepare(journal) {
+            Ok(journal) => journal,
+            Err(error) => return Err(self.undo(error)),
+        };
         let site = told.map(|told| told.site).unwrap_or_default();
         Record { role: Role::Receiver, site, epoch }.write(self.state)?;
         self.complete(journal)
@@ -183,8 +184,8 @@ impl Switchover<'_> {
         }
     }
 
-    /// Stops the server, ships, and proves both ends equal. Nothing here is touched.
-    fn prepare(&self) -> Result<()> {
+    /// Stops the server, ships, and proves both ends equal, which is kept. Nothing here is touched.
+    fn prepare(&self, journal: Journal) -> Result<Journal> {
         let mut server = self.database.server(self.state)?;
         self.say("stopping the server");
         server.stop().context("cannot stop the master's server")?;
@@ -195,7 +196,9 @@ impl Switchover<'_> {
         if self.end()?.bookmark() != end {
             return fail(Code::Guarded, "the log has grown though the server is stopped: who writes to it?");
         }
-        Ok(())
+        let journal = Journal { end: Some(end), ..journal };
+        journal.write(self.state)?;
+        Ok(journal)
     }
 
     fn end(&self) -> Result<Holding> {
@@ -251,27 +254,57 @@ impl Switchover<'_> {
 
     /// Behind the point of no return.
     fn complete(&self, journal: Journal) -> Result<()> {
-        let Journal { epoch, to, .. } = &journal;
+        let Journal { epoch, to, end, .. } = &journal;
+        let values = [("REPL_EPOCH", epoch.to_string()), ("REPL_MASTER", to.clone())];
         if journal.step < Step::Handed {
+            self.check_still(*end)?;
+            // Whatever starts the server from now on finds one that follows.
+            self.database.demote(&values).map_err(|error| headless(error, "this one could not be demoted"))?;
             self.end_sender()?;
             self.say(&format!("making {to} the master of epoch {epoch}"));
-            self.hand_over(*epoch).map_err(|error| {
-                let text = format!("no site is the master until this is run again: {to} could not be made it");
-                let code = code_of(&error);
-                error.context(Failure::new(code, text))
-            })?;
+            let handed = self.hand_over(*epoch, *end);
+            handed.map_err(|error| headless(error, &format!("{to} could not be made it")))?;
             Journal { step: Step::Handed, ..journal.clone() }.write(self.state)?;
         }
         if journal.step < Step::Done {
             self.say("making this site follow");
-            self.receive(*epoch)?;
-            let values = [("REPL_EPOCH", epoch.to_string()), ("REPL_MASTER", to.clone())];
-            self.database.follow(self.state, &values)?;
+            self.receive(*epoch, *end)?;
+            self.database.follow(self.state)?;
             let detail = format!("{to} is the master of epoch {epoch}");
             site::record(self.state, "switchover", &detail, self.order.reason.as_deref())?;
             Journal { step: Step::Done, ..journal.clone() }.write(self.state)?;
         }
         Ok(())
+    }
+
+    /// A run that was interrupted behind the point of no return is completed later, and the machine may have been started
+    /// again meanwhile, with its server: then there is log here that the new master has not, and must not be touched.
+    fn check_still(&self, proven: Option<Bookmark>) -> Result<()> {
+        let server = self.database.server(self.state)?;
+        server.confirm_down().map_err(|error| match code_of(&error) {
+            Code::Guarded => error.context(self.awake()),
+            _ => error,
+        })?;
+        let end = self.end()?.bookmark();
+        match proven.filter(|proven| *proven != end) {
+            Some(proven) => Err(self.astray(end, proven).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn awake(&self) -> Failure {
+        let to = &self.order.to.site.name;
+        let text = format!("behind the point of no return to {to} this site's server runs again; nothing was touched");
+        Failure::new(Code::Guarded, text).hint("stop it and keep it down; then run this again")
+    }
+
+    fn astray(&self, end: Bookmark, proven: Bookmark) -> Failure {
+        let to = &self.order.to.site.name;
+        let text = format!("this log was proven to end at {proven} and ends at {end}: the server has run since");
+        let hint = format!(
+            "where {to} is the master by now, repl-sync from there; else repl-role become makes this site it again"
+        );
+        Failure::new(Code::Diverged, text).hint(hint)
     }
 
     /// A sender that runs keeps the other site's receiver at work, which has to end before that can become the master. One
@@ -292,8 +325,9 @@ impl Switchover<'_> {
         Ok(())
     }
 
-    fn hand_over(&self, epoch: u64) -> Result<()> {
-        let (epoch, held) = (epoch.to_string(), self.end()?.bookmark().to_string());
+    fn hand_over(&self, epoch: u64, end: Option<Bookmark>) -> Result<()> {
+        let end = end.map_or_else(|| self.end().map(|end| end.bookmark()), Ok)?;
+        let (epoch, held) = (epoch.to_string(), end.to_string());
         let mut words = vec!["become", "--epoch", &epoch, "--held", &held];
         if let Some(reason) = &self.order.reason {
             words.extend(["--reason", reason]);
@@ -302,13 +336,14 @@ impl Switchover<'_> {
     }
 
     /// The log here is equal to the new master's up to its end: from now on it is what is held.
-    fn receive(&self, epoch: u64) -> Result<()> {
+    fn receive(&self, epoch: u64, proven: Option<Bookmark>) -> Result<()> {
         let replica = self.dir.subdir(STATE)?;
         let _receivers = alone(self.dir, &replica, self.order.patience)?;
         // The epoch is written last: with it, log of the new master may have come already.
         if site::epoch(&replica)? >= epoch {
             return Ok(());
         }
+        self.check_still(proven)?;
         let end = self.end()?;
         self.blank(end.held.position)?;
         let start = end.held.position.segment.at(0);
@@ -345,4 +380,11 @@ impl Switchover<'_> {
     fn say(&self, text: &str) {
         (self.monitor)(Note::Detail(text.to_owned()));
     }
+}
+
+/// Behind the point of no return, before there is another master.
+fn headless(error: anyhow::Error, why: &str) -> anyhow::Error {
+    let text = format!("no site is the master until this is run again: {why}");
+    let code = code_of(&error);
+    error.context(Failure::new(code, text))
 }
