@@ -308,14 +308,20 @@ impl Switchover<'_> {
     }
 
     /// A sender that runs keeps the other site's receiver at work, which has to end before that can become the master. One
-    /// that is started again finds the role, and refuses.
+    /// that is started again finds the role, and refuses. Each is asked once, since a second signal ends it where it
+    /// stands: that comes only when there is hardly time left.
     fn end_sender(&self) -> Result<()> {
         let deadline = Instant::now() + self.order.patience;
+        let late = deadline - self.order.patience / 8;
+        let mut asked = None;
         while Lock::is_held(self.state, "lock")? {
             let text = self.state.read_small("lock", 200)?.unwrap_or_default();
             let text = String::from_utf8_lossy(&text).trim().to_owned();
-            if let Some(pid) = text.strip_prefix("process ").and_then(|pid| pid.parse().ok()) {
+            let pid = text.strip_prefix("process ").and_then(|pid| pid.parse().ok());
+            let ask = pid.map(|pid| (pid, Instant::now() >= late));
+            if let Some((pid, _)) = ask.filter(|_| ask != asked) {
                 signal::end(pid, "repl-ship");
+                asked = ask;
             }
             if Instant::now() >= deadline {
                 return fail(Code::Busy, format!("{} is held by {text}, which does not end", self.state.shown("lock")));
