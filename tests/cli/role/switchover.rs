@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::rig::{Ran, Rig, Sshd};
+use crate::rig::{Ran, Rig, Sshd, eventually};
 
 /// Two sites, `a` (the master, told so) and `b`, which has all of its log. Their servers' commands note what is done.
 fn pair() -> Rig {
@@ -175,6 +175,30 @@ fn killed_before_each_step_at_either_site_and_run_again_it_ends_the_same() {
     }
 }
 
+/// A role that cannot be written is the master's as before; one that is written, and of which nobody knows whether it would
+/// outlive a power cut, counts.
+#[test]
+fn a_full_disk_at_the_point_of_no_return_is_undone_or_said_to_be_behind_it() {
+    let rig = pair();
+    let broken = |call: &str, step: u32| {
+        let inject = format!("strace -o /dev/null -e trace={call} -e inject={call}:error=ENOSPC:when={step}");
+        rig.run(&format!("{inject} $ROLE switchover --to b -c a.toml"))
+    };
+    // Before it stands what is to be done, the server's two steps, and the proven end.
+    for step in [4, 5] {
+        rig.ok("rm -f acts");
+        broken("renameat", step).fails(12, "nothing was switched, the master goes on");
+        assert_eq!(rig.ok("cat acts"), "a stop\na start\n");
+        assert!(rig.path("a-runs").exists() && rig.ok("cat a-state/role").contains("role=master"), "{step}");
+    }
+    // Of each file, and then of the directory: it has its new name.
+    rig.ok("rm acts");
+    broken("fsync", 10).fails(12, "the point of no return is passed: run this again");
+    assert_eq!(rig.ok("cat acts"), "a stop\n");
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    switched(&rig, "a", "b", 2);
+}
+
 #[test]
 fn a_server_that_runs_again_behind_the_point_of_no_return_is_not_touched() {
     let rig = pair();
@@ -202,6 +226,25 @@ fn a_server_that_runs_again_behind_the_point_of_no_return_is_not_touched() {
     assert!(rig.ok("cat a-state/switchover").contains("step=handed"));
     awake_and_asleep();
     assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    switched(&rig, "a", "b", 2);
+}
+
+#[test]
+fn a_sender_that_runs_is_asked_once_to_end() {
+    let rig = pair();
+    assert_eq!(ship(&rig, "a", "b").code, 0);
+    // One that has much to finish.
+    let sender = "#!/bin/bash\nexec 9<> a-state/lock; flock 9; echo process $$ > a-state/lock\n\
+                  trap 'echo asked >> asked' TERM; touch ready\n\
+                  until [ -e asked ]; do sleep .02; done\nfor i in 1 2 3 4 5 6 7 8; do sleep .05; done\n";
+    rig.ok("mkdir other");
+    fs::write(rig.path("other/repl-ship"), sender).unwrap();
+    rig.ok("chmod 755 other/repl-ship");
+    let mut running = rig.spawn("exec other/repl-ship");
+    eventually("the sender", || rig.path("ready").exists());
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    assert_eq!(running.wait().code, 0);
+    assert_eq!(rig.ok("cat asked"), "asked\n");
     switched(&rig, "a", "b", 2);
 }
 

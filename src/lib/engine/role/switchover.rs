@@ -107,7 +107,9 @@ impl Switchover<'_> {
             Err(error) => return Err(self.undo(error)),
         };
         let site = told.map(|told| told.site).unwrap_or_default();
-        Record { role: Role::Receiver, site, epoch }.write(self.state)?;
+        if let Err(error) = (Record { role: Role::Receiver, site, epoch }).write(self.state) {
+            return Err(self.halt(error));
+        }
         self.complete(journal)
     }
 
@@ -250,6 +252,18 @@ impl Switchover<'_> {
         };
         let failure = Failure::new(if undone.is_ok() { code_of(&error) } else { Code::Hook }, words);
         error.context(failure)
+    }
+
+    /// The point of no return could not be passed, or it is passed and not known to be durable: the role that is there
+    /// tells. Where even that cannot be read, nothing is started.
+    fn halt(&self, error: anyhow::Error) -> anyhow::Error {
+        let words = match record::read(self.state) {
+            Ok(told) if told.as_ref().is_none_or(|told| told.role != Role::Receiver) => return self.undo(error),
+            Ok(_) => "the point of no return is passed: run this again",
+            Err(_) => "nobody can tell whether the point of no return is passed: mend the state, and run this again",
+        };
+        let code = code_of(&error);
+        error.context(Failure::new(code, words))
     }
 
     /// Behind the point of no return.
