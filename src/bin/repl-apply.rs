@@ -9,7 +9,8 @@ use clap::{CommandFactory as _, Parser as _};
 use repl::cli::alert::Alarm;
 use repl::cli::apply::Args;
 use repl::cli::config::Line;
-use repl::cli::{args, config, narrate, report, restrict};
+use repl::cli::restrict::{self, Question};
+use repl::cli::{args, config, narrate, report};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link::{self, Inlet};
@@ -35,6 +36,9 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     }
     let dir = match args.restrict.take() {
         Some(root) => {
+            if let (Some(question), Some(file)) = (question(file.as_deref())?, &file) {
+                return question.answer(file, &root);
+            }
             let directory = asked(&mut args, &root, file.as_deref())?;
             let root = Dir::open(&root)?;
             if args.position && root.open_beneath(&directory, false).is_err_and(|error| is_missing(&error)) {
@@ -56,6 +60,14 @@ fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {
     }
     alarm.about(|| args.about(&dir));
     receive(&dir, &args, alarm)
+}
+
+/// What a peer asks instead of shipping.
+fn question(file: Option<&Path>) -> Result<Option<Question>> {
+    match std::env::var_os("SSH_ORIGINAL_COMMAND") {
+        Some(line) => Question::parse(&line.to_string_lossy(), file),
+        None => Ok(None),
+    }
 }
 
 /// Merges what the peer asked for into the forced command's own options; returns the directory below the root.

@@ -1,11 +1,13 @@
 //! A forced command: what a key may ask for, and that it gets no further.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use super::craft::{Stream, bookmark, feed, position, tree};
-use super::rig::{APPLY, Ran, Rig};
+use super::rig::{APPLY, Ran, Rig, Sshd};
 
 /// As sshd would run it: the forced line with what the key's owner asked for in the environment.
 fn asks(rig: &Rig, forced: &[&str], line: &str, stream: &Stream) -> Ran {
@@ -167,4 +169,86 @@ fn options_of_the_forced_line_stay_in_force() {
         asks(&rig, &forced, "repl-apply --acks a", Stream::new().begin_after(1, b"abc").data(b"d").bye()).code,
         0
     );
+}
+
+fn place(rig: &Rig, name: &str, text: &str) {
+    fs::write(rig.path(name), text).unwrap();
+    fs::set_permissions(rig.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_key_with_a_configuration_tells_the_other_sites_how_its_own_is() {
+    let (rig, sshd) = (Rig::new(), Sshd::start());
+    rig.write("log.1", "one");
+    let dir = |key: &str, name: &str| format!("{key} = \"{}\"\n", rig.path(name).display());
+    let top = |here: &str| format!("set = \"shop\"\nhere = \"{here}\"\npattern = \"log.%S\"\naddress = \"{here}:1\"\n");
+    let site = format!("[[site]]\nname = \"venus\"\nrsh = \"{}\"\n", sshd.ssh());
+    let mars = top("mars") + &dir("logdir", "master") + &dir("state", "state") + &site + &dir("config", "venus.toml");
+    place(&rig, "mars.toml", &mars);
+    // What the file has of files and other machines is not for a peer to set off.
+    let more = "[status]\nprometheus = \"written\"\nask = [\"pluto=touch asked\"]\n";
+    place(&rig, "venus.toml", &(top("venus") + &dir("logdir", "replica") + more));
+    let file = rig.path("venus.toml").display().to_string();
+    let root = rig.root.path().display();
+    sshd.force(&format!("restrict,command=\"{APPLY} --restrict {root} --append-only -c {file}\""));
+    rig.ok("$ROLE init --master --reason first -c mars.toml && $SHIP -S -c mars.toml");
+    let report: Value = serde_json::from_str(&rig.ok("$STATUS --json -c mars.toml")).unwrap();
+    let venus = &report["receivers"][0];
+    assert_eq!((&report["alarm"], &report["silent"]), (&json!("ok"), &json!([])), "{report}");
+    assert_eq!((&venus["asked"], &venus["held"]), (&json!("venus"), &json!("1-1:3")), "{report}");
+    let found: Value = serde_json::from_str(&rig.ok("$ROLE where --json -c mars.toml")).unwrap();
+    assert_eq!((&found["site"], &found["silent"]), (&json!("mars"), &json!([])), "{found}");
+    assert!(!rig.path("replica/written").exists() && !rig.path("replica/asked").exists());
+}
+
+#[test]
+fn beside_log_a_key_asks_two_things_in_these_words_and_changes_nothing() {
+    let rig = archive();
+    let dir = |name: &str| format!("pattern = \"log.%S\"\nlogdir = \"{}\"\n", rig.path(name).display());
+    place(&rig, "a.toml", &dir("archive/a"));
+    place(&rig, "b.toml", &dir("elsewhere"));
+    place(&rig, "none.toml", "pattern = \"log.%S\"\n");
+    let own = ["-c", "a.toml"];
+    assert_eq!(asks(&rig, &own, "repl-apply --acks -c a.toml", &short()).code, 0);
+    fs::create_dir(rig.path("elsewhere")).unwrap();
+    let before = tree(rig.root.path());
+    for (line, what) in [
+        ("repl-status --json --local -c a.toml", "\"held\":\"1-1:3\""),
+        ("repl-role show --json -c a.toml", "\"role\":\"receiver\""),
+    ] {
+        let ran = asks(&rig, &own, line, &short());
+        assert!(ran.code == 0 && ran.out.contains(what), "{line}: {ran:?}");
+        // Nobody has said what this key may be told, or it is another's, or what it says lies elsewhere.
+        asks(&rig, &[], line, &short()).fails(2, "hint: -c a.toml in the forced command");
+        asks(&rig, &["-c", "b.toml"], line, &short()).fails(2, "this key does not use a.toml");
+        asks(&rig, &["-c", "b.toml"], &line.replace("a.toml", "b.toml"), &short()).fails(5, "leads out of");
+        asks(&rig, &["-c", "none.toml"], &line.replace("a.toml", "none.toml"), &short()).fails(2, "logdir");
+    }
+    for line in [
+        "repl-status",
+        "repl-status -c a.toml",
+        "repl-status --json -c a.toml",
+        "repl-status --json --local",
+        "repl-status --json --local -c b.toml",
+        "repl-status --json --local -c ./a.toml",
+        "repl-status --json --local -c a.toml elsewhere",
+        "repl-status --json --local -c a.toml --state elsewhere",
+        "repl-status --json --local --ask 'x=touch hacked' -c a.toml",
+        "repl-status --html hacked -c a.toml",
+        "repl-status --json --local -c a.toml; touch hacked",
+        "repl-role",
+        "repl-role show -c a.toml",
+        "repl-role show --json elsewhere -c a.toml",
+        "repl-role where --json -c a.toml",
+        "repl-role pause apply --reason x -c a.toml",
+        "repl-role switchover --to b -c a.toml",
+        "repl-role become --epoch 9 -c a.toml",
+        "repl-role --json show -c a.toml",
+        "repl-verify -c a.toml",
+    ] {
+        let ran = asks(&rig, &own, line, &short());
+        ran.fails(2, "refused by --restrict: ");
+        assert!(ran.out.is_empty(), "{line}: {ran:?}");
+    }
+    assert_eq!(tree(rig.root.path()), before);
 }

@@ -84,19 +84,30 @@ pub fn parse_ending<A>(name: &str, status: fn(Code) -> u8) -> Result<Line<A>, Co
 where
     A: CommandFactory + FromArgMatches,
 {
-    let mut command = complete(A::command());
-    command.build();
-    let read = read(&command, std::env::args_os().collect(), &variables()).and_then(|read| {
-        let Some(read) = read else { return Ok(None) };
-        let Read { matches, words, config, file } = read;
-        voice::choose(&matches);
-        let args = A::from_arg_matches(&matches)?;
-        Ok(Some(Line { args, matches, words, config, file }))
-    });
-    match read {
+    match understand(std::env::args_os().collect(), &variables()) {
         Ok(line) => line.ok_or(Code::Done),
         Err(error) => Err(tell(name, &error, status)),
     }
+}
+
+/// The line of another command, as it would read that itself, but for the environment: a peer may have set some of it.
+pub fn told<A: CommandFactory + FromArgMatches>(words: Vec<OsString>) -> Result<Line<A>> {
+    let line = understand(words, &[])?;
+    line.ok_or_else(|| Failure::new(Code::Usage, "the command line asks for nothing").into())
+}
+
+/// `None` when it was printed instead.
+fn understand<A>(words: Vec<OsString>, variables: &[(String, OsString)]) -> Result<Option<Line<A>>>
+where
+    A: CommandFactory + FromArgMatches,
+{
+    let mut command = complete(A::command());
+    command.build();
+    let Some(read) = read(&command, words, variables)? else { return Ok(None) };
+    let Read { matches, words, config, file } = read;
+    voice::choose(&matches);
+    let args = A::from_arg_matches(&matches)?;
+    Ok(Some(Line { args, matches, words, config, file }))
 }
 
 fn tell(name: &str, error: &anyhow::Error, status: fn(Code) -> u8) -> Code {

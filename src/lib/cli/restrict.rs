@@ -1,11 +1,21 @@
 //! A forced command: `command="repl-apply --restrict /archive"` in `authorized_keys`. The key's owner asks for a command
 //! line by `SSH_ORIGINAL_COMMAND`; of it only harmless options and a directory below the root are taken. No shell ever
 //! sees it.
+//!
+//! A forced command that names a configuration (`-c FILE`) has its key ask two more things, with that very file: how the
+//! site is, and what it is in its set ([`Question`]). By them a key reads what `repl-status --json` and `repl-role show`
+//! tell of the directories in that file: names of set and sites, paths, positions, times, numbers of processes, why
+//! something stands still. None of it is log, a secret, or a word of another set, and nothing can be changed by asking.
+//! It is little beside what the same key already gets of a greeting; without `-c` nobody has said what it may be told,
+//! and both are refused.
+
+mod question;
 
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
+pub use self::question::Question;
 use crate::engine::site::STATE;
 use crate::value::escape::show;
 use crate::value::exit::{Code, Failure, fail};
