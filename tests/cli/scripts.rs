@@ -345,6 +345,31 @@ fn the_command_lines_of_the_units_ship() {
     rig.assert_equal();
 }
 
+/// The bug: only root looked where `repl-ship@.service` keeps state, and the unit that tells of it is not root's.
+#[test]
+fn the_unit_of_the_status_finds_what_the_unit_of_the_sender_has_left() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let text = format!("set = 'shop'\npattern = 'log.%S'\nlogdir = '{}'\n", rig.master().display());
+    fs::write(rig.path("shop.toml"), text).unwrap();
+    let (_, unit) = services().into_iter().find(|(name, _)| name == "repl-status@.service").unwrap();
+    let home = unit.lines().find_map(|line| line.strip_prefix("Environment=")).unwrap_or_default();
+    let home = home.replace("/var/lib", "$PWD/lib");
+    let line = started(&unit).replace("/etc/repl/%i", "shop").replace("/run/repl/%i", "shop");
+    let script = format!(
+        "PATH=$PWD/bin:$PATH; repl-ship -S -c shop.toml --state lib/repl/shop > stream; env -u XDG_STATE_HOME {home} {line}"
+    );
+    fs::write(rig.path("script"), script).unwrap();
+    rig.ok("mkdir bin lib && cp $SHIP $STATUS bin");
+    let is_root = rustix::process::geteuid().is_root();
+    let other = "chown -R 65534:65534 . && setpriv --reuid 65534 --regid 65534 --clear-groups";
+    rig.ok(&format!("{} bash -e script", if is_root { other } else { "" }));
+    let metrics = fs::read_to_string(rig.path("shop.prom")).unwrap();
+    let up =
+        metrics.lines().find(|line| line.starts_with("repl_up{set=\"shop\"")).unwrap_or_else(|| panic!("{metrics}"));
+    assert!(up.ends_with("role=\"sender\"} 1") && rig.path("shop.html").exists(), "{metrics}");
+}
+
 #[test]
 fn the_units_name_flags_that_their_commands_have() {
     let mut seen = 0;
