@@ -452,7 +452,10 @@ fn what_a_sender_and_a_receiver_say_is_read_from_version_1() {
     assert_eq!(sender.sites.iter().map(Site::link).collect::<Vec<_>>(), [Link::Connected, Link::Refused]);
     let session = Session::parse(STATUS_RECEIVER).unwrap();
     assert_eq!(session, status_of_a_receiver());
-    assert_eq!(session.print().as_bytes(), STATUS_RECEIVER);
+    let [written, sample] =
+        [session.print().as_bytes(), STATUS_RECEIVER].map(|text| serde_json::from_slice(text).unwrap());
+    // A later release may tell more.
+    assert!(has_all_of(&written, &sample), "{written:#}");
     let sample = Sample::parse(STATUS_LAG.trim_end()).unwrap();
     let sites = [("mars".to_owned(), (None, None)), ("venus".to_owned(), (Some(123), Some(0.4)))];
     assert_eq!(sample, Sample { time: at(10, 0, 0), sites: sites.into() });

@@ -667,3 +667,55 @@ fn sites_of_the_configuration_are_asked_for_what_they_know_themselves() {
     assert_eq!(roles(&told("mars")), ["- senders", "venus receivers"]);
     assert_eq!(roles(&told("venus")), ["mars senders", "- receivers"]);
 }
+
+#[test]
+fn a_feed_that_fails_and_what_is_paused_at_a_receiver_are_told_of() {
+    let rig = Rig::new();
+    for name in ["log.1", "log.2", "log.3"] {
+        rig.write(name, noise(3000, 1));
+    }
+    let told = || json_of(&rig.run("$STATUS --json replica"))["receivers"][0].clone();
+    // The first segment is fed, and no other before somebody has mended it.
+    let feed = r#"test \"\$REPL_SEGMENT\" = log.1 -o -e mended || { echo no table; false; }"#;
+    let mut ship = rig.spawn(&format!(
+        "exec $SHIP --pattern log.%S --state state --heartbeat 50ms --via \"$APPLY --acks --feed '{feed}' replica\" master"
+    ));
+    eventually("a feed that fails", || {
+        rig.replica().join(".repl/status.json").exists() && told()["session"]["feed_error"].is_string()
+    });
+    let found = told();
+    assert_eq!((&found["session"]["connected"], &found["session"]["error"]), (&json!(true), &Value::Null), "{found}");
+    assert_eq!((&found["state"], &found["alarm"], &found["exit"]), (&json!("failed"), &json!("warning"), &json!(9)));
+    assert_eq!(found["feed_lag"]["segments"], 2, "{found}");
+    let ran = rig.run("$STATUS replica");
+    ran.fails(9, "feeding fails for");
+    assert!(ran.out.contains("no table") && ran.out.contains("applied 1-1:3000 (2 seg behind)"), "{ran:?}");
+    assert_eq!(rig.run("$STATUS --nagios replica").code, 1);
+    assert_eq!(rig.run("$STATUS --nagios --warn-age 0s --crit-age 0s replica").code, 2);
+    let metrics = rig.ok("$STATUS --prometheus - replica");
+    let metric = |metrics: &str, name: &str, value: &str| {
+        metrics.lines().any(|line| line.starts_with(&format!("{name}{{")) && line.ends_with(value))
+    };
+    assert!(metric(&metrics, "repl_receiver_feed_failing", "} 1"), "{metrics}");
+    assert!(metric(&metrics, "repl_receiver_feed_lag_segments", "} 2"), "{metrics}");
+    assert!(rig.ok("$STATUS --html - replica").contains("1-1:3000 (2 seg behind)"));
+    fs::write(rig.path("mended"), "").unwrap();
+    eventually("a feed that goes on", || told()["session"]["feed_error"].is_null());
+    assert_eq!((&told()["alarm"], &told()["session"]["feed_failing"]), (&json!("ok"), &Value::Null));
+
+    rig.ok("$ROLE pause feed --reason 'a report' replica");
+    let ran = rig.run("$STATUS replica");
+    assert!(ran.code == 0 && ran.out.contains("paused: feed paused ") && ran.out.contains(" ago: a report"), "{ran:?}");
+    assert_eq!(rig.run("$STATUS --nagios replica").code, 1);
+    // A refusal as busy comes of a pause: it is what was asked for.
+    rig.ok("$ROLE pause apply --reason 'disk swap' replica");
+    rig.append("log.3", noise(10, 2));
+    eventually("its end", || told()["session"]["code"] == 7);
+    let ran = rig.run("$STATUS --nagios replica");
+    assert!(ran.code == 1 && ran.out.contains("paused: apply paused ") && ran.out.contains("disk swap"), "{ran:?}");
+    assert!(metric(&rig.ok("$STATUS --prometheus - replica"), "repl_receiver_paused", "} 1"));
+    ship.signal(rustix::process::Signal::KILL);
+    ship.child.wait().unwrap();
+    fs::write(rig.replica().join(".repl/paused-feed"), "nonsense").unwrap();
+    rig.run("$STATUS replica").fails(6, "paused-feed is damaged");
+}

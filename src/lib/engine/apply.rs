@@ -124,6 +124,9 @@ fn receive(
         back.lock()(&Line::Welcome(welcome)).context("cannot greet")?;
     }
     let heard = Mutex::new(Heard::new(state.try_clone()?, &options.site));
+    if options.feed.is_none() {
+        heard.lock().fed();
+    }
     let commit = Commit::new(holding, applied);
     let (site, bell, ending) = (Mutex::new(site), Bell::new(), AtomicBool::new(false));
     let acks = back.map(Arc::clone).map(|back| Box::new(move |ack| back.lock()(&Line::Ack(ack))) as commit::Acks);
@@ -133,8 +136,8 @@ fn receive(
         let start_feed = |origin: &Origin| -> Result<()> {
             let mut feeding = feeding.lock();
             if let (Some(options), None) = (&options.feed, &*feeding) {
-                let mut feed =
-                    Feed::new(options, dir, state.try_clone()?, origin.clone(), &commit, Arc::clone(monitor))?;
+                let (state, origin, monitor) = (state.try_clone()?, origin.clone(), Arc::clone(monitor));
+                let mut feed = Feed::new(options, dir, state, origin, &commit, &heard, monitor)?;
                 let (bell, ending) = (&bell, &ending);
                 *feeding = Some(scope.spawn(move || feed.run(bell, stop, &|| ending.load(Ordering::SeqCst))));
             }

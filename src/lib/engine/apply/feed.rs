@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use parking_lot::Mutex;
 
 use super::commit::Commit;
+use super::heard::Heard;
 use super::mariadb::{Mariadb, Part};
 use crate::edge::bell::Bell;
 use crate::edge::clock;
@@ -107,6 +109,7 @@ pub(super) struct Feed<'a> {
     state: Dir,
     origin: Origin,
     commit: &'a Commit,
+    heard: &'a Mutex<Heard>,
     monitor: Monitor,
     follow: Follow,
     closed: Option<Closed>,
@@ -136,6 +139,7 @@ impl<'a> Feed<'a> {
         state: Dir,
         origin: Origin,
         commit: &'a Commit,
+        heard: &'a Mutex<Heard>,
         monitor: Monitor,
     ) -> Result<Feed<'a>> {
         let applied = site::applied(&state)?.unwrap_or(origin.start);
@@ -162,6 +166,7 @@ impl<'a> Feed<'a> {
             state,
             origin,
             commit,
+            heard,
             monitor,
             follow,
             closed,
@@ -175,6 +180,11 @@ impl<'a> Feed<'a> {
 
     /// Feeds until `ending` says that nothing more will come; then feeds what is due, once more.
     pub(super) fn run(&mut self, bell: &Bell, stop: &Stop, ending: &dyn Fn() -> bool) -> Result<()> {
+        // Whatever ends it while log still lands: nobody would hear of it before the stream's end.
+        self.go_on(bell, stop, ending).inspect_err(|error| self.heard.lock().starved(error))
+    }
+
+    fn go_on(&mut self, bell: &Bell, stop: &Stop, ending: &dyn Fn() -> bool) -> Result<()> {
         let mut retry = RETRY_LEAST;
         loop {
             let last = ending();
@@ -185,10 +195,18 @@ impl<'a> Feed<'a> {
             let pause = loop {
                 match self.step()? {
                     None if stop.is_asked() => return Ok(()),
-                    None => retry = RETRY_LEAST,
+                    None => {
+                        self.heard.lock().fed();
+                        retry = RETRY_LEAST;
+                    }
                     Some(pause) => break pause,
                 }
             };
+            match &pause {
+                Pause::Failed(error) => self.heard.lock().starved(error),
+                Pause::Nothing => self.heard.lock().fed(),
+                Pause::Until(_) | Pause::Gate => {}
+            }
             match pause {
                 Pause::Failed(error) if last => return Err(error),
                 _ if last || stop.is_asked() => return Ok(()),

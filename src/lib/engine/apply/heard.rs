@@ -1,6 +1,6 @@
 //! `status.json` in a receiver's state directory: what it has heard of its master, for `repl-status` and for people.
-//! Replaced whole at the attach, at each heartbeat, and at the end, which it gives the reason of. What an earlier stream
-//! had heard stays until this one has heard more.
+//! Replaced whole at the attach, at each heartbeat, when the feed begins to fail, fails otherwise and goes on again, and at
+//! the end, which it gives the reason of. What an earlier stream had heard stays until this one has heard more.
 
 use anyhow::Result;
 
@@ -43,6 +43,19 @@ impl Heard {
         self.session.stand(standing.received, standing.flushed, standing.applied);
         self.session.hear(end, clock, clock::now());
         self.write();
+    }
+
+    /// The feed has failed.
+    pub(super) fn starved(&mut self, error: &anyhow::Error) {
+        self.session.starve(format!("{error:#}"), clock::now());
+        self.write();
+    }
+
+    /// The feed goes on, or has nothing to do.
+    pub(super) fn fed(&mut self) {
+        if self.session.feed() {
+            self.write();
+        }
     }
 
     /// No more comes.

@@ -6,11 +6,14 @@ use super::sender::{gaps, is_running};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::engine::archive::base;
+use crate::engine::role::pause::{self, Direction};
 use crate::engine::site::{self, horizon};
 use crate::rule::status::receiver::{Base, FILE, Receiver, Session};
+use crate::rule::status::sender::Paused;
 use crate::rule::status::{Part, What};
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, code_of};
+use crate::value::time::Time;
 
 /// Longest status file that is read.
 const MOST: u64 = 1 << 16;
@@ -48,6 +51,13 @@ pub(super) fn read(dir: Option<&Dir>, state: &Dir) -> Result<Part> {
         Ok(session) => found.session = session,
         Err(why) => (found.fault, found.fault_code) = (Some(why), Some(Code::Corrupt as u8)),
     }
+    for (direction, stopped) in [(Direction::Apply, &mut found.paused_apply), (Direction::Feed, &mut found.paused_feed)]
+    {
+        match paused(state, direction) {
+            Ok(paused) => *stopped = paused,
+            Err(error) => (found.fault, found.fault_code) = (Some(format!("{error:#}")), Some(code_of(&error) as u8)),
+        }
+    }
     found.running = found.session.as_ref().and_then(|session| session.pid).map(|pid| is_running(pid, COMMAND));
     found.aside = aside(state)?;
     match dir.map(base::list).transpose() {
@@ -55,6 +65,11 @@ pub(super) fn read(dir: Option<&Dir>, state: &Dir) -> Result<Part> {
         Err(error) => (found.fault, found.fault_code) = (Some(format!("{error:#}")), Some(code_of(&error) as u8)),
     }
     Ok(Part::new(clock::now(), What::Receiver(Box::new(found))))
+}
+
+fn paused(state: &Dir, direction: Direction) -> Result<Option<Paused>> {
+    let told = |paused: pause::Paused| Paused { since: Time::parse(&paused.since), reason: Some(paused.reason) };
+    Ok(pause::read(state, direction)?.map(told))
 }
 
 /// What a `repl-apply` has said, or why that cannot be read. Older ones have said nothing.

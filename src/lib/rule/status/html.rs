@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::judge::{Alarm, Judged, State, age};
 use super::receiver::Receiver;
 use super::sender::{Lag, Sender};
-use super::table::behind;
+use super::table::{applied, behind};
 use super::{Part, Report, What};
 use crate::value::escape::show;
 use crate::value::position::Position;
@@ -174,7 +174,7 @@ fn about_receiver(receiver: &Receiver, now: Time) -> String {
         ("Engine", text(&receiver.engine)),
         ("Holds", Some(place(receiver.held))),
         ("Begins at", receiver.begins.map(|at| at.to_string())),
-        ("Applied", receiver.applied.map(|at| at.to_string())),
+        ("Applied", applied(receiver)),
         ("Up to date until", receiver.boundary_time.map(moment)),
         ("Master's end", session.and_then(|session| session.master_end).map(|at| at.to_string())),
         ("Master heard", session.and_then(|session| ago(session.heard, now))),

@@ -58,6 +58,7 @@ fn receiver(part: &Part, limits: &Limits) -> Option<Value> {
     let mut value = serde_json::to_value(receiver).ok()?;
     add(&mut value, part, &judge::receiver(receiver, part.time, limits));
     value["lag"] = serde_json::to_value(receiver.lag(part.time)).ok()?;
+    value["feed_lag"] = serde_json::to_value(receiver.unfed()).ok()?;
     Some(value)
 }
 

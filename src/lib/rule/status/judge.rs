@@ -57,7 +57,7 @@ pub enum State {
     Paused,
     /// It has come to an orderly end.
     Ended,
-    /// It ended by an error of its own.
+    /// It ended by an error of its own, or feeding its database fails.
     Failed,
     /// There is no news though there should be.
     Stale,

@@ -218,6 +218,16 @@ fn receivers(file: &mut File, report: &Report) {
     file.gauge("repl_receiver_lag_bytes", "Bytes of log that a receiver knows of and does not hold.", bytes);
     let until = each_receiver(report, |to, _| to.boundary_time.map(seconds));
     file.gauge("repl_receiver_boundary_timestamp_seconds", "Time of the last transaction that is held.", until);
+    let paused = each_receiver(report, |to, _| Some(flag(to.paused_apply.is_some() || to.paused_feed.is_some())));
+    file.gauge("repl_receiver_paused", "Whether landing or feeding was stopped on purpose.", paused);
+    let failing = each_receiver(report, |to, _| Some(flag(to.session.as_ref()?.feed_error.is_some())));
+    file.gauge("repl_receiver_feed_failing", "Whether giving log to the database fails.", failing);
+    let unfed = |pick: fn(&Lag) -> Option<u64>| {
+        each_receiver(report, move |to, _| to.unfed().as_ref().and_then(pick).map(|count| count as f64))
+    };
+    file.gauge("repl_receiver_feed_lag_bytes", "Bytes that are held and not fed.", unfed(|lag| lag.bytes));
+    let segments = unfed(|lag| lag.segments);
+    file.gauge("repl_receiver_feed_lag_segments", "Segments between what is fed and what is held.", segments);
     let aside = each_receiver(report, |to, _| Some(to.aside.len() as f64));
     file.gauge("repl_receiver_set_aside_tails", "Tails of log that were set aside and are still there.", aside);
     let bases = each_receiver(report, |to, _| Some(to.bases.len() as f64));

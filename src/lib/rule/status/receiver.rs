@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sender::{Dropped, Lag};
+use super::sender::{Dropped, Lag, Paused};
 use super::stamp;
 use crate::value::position::Position;
 use crate::value::time::Time;
@@ -43,6 +43,10 @@ pub struct Receiver {
     /// Where what is kept begins.
     #[serde(with = "stamp")]
     pub begins: Option<Position>,
+    /// Landing was stopped on purpose.
+    pub paused_apply: Option<Paused>,
+    /// Feeding was stopped on purpose.
+    pub paused_feed: Option<Paused>,
     /// What `repl-apply` said last.
     pub session: Option<Session>,
     /// Whether that process is there; `None` when it is not known.
@@ -127,6 +131,11 @@ pub struct Session {
     pub error: Option<String>,
     /// The same as the number of an exit code.
     pub code: Option<u8>,
+    /// Why the database's feed fails; `None` while it goes on, or when there is none.
+    pub feed_error: Option<String>,
+    /// Since when it does.
+    #[serde(with = "stamp")]
+    pub feed_failing: Option<Time>,
 }
 
 impl Session {
@@ -134,7 +143,21 @@ impl Session {
     pub fn begin(last: Session, site: &str, pid: i32, now: Time) -> Session {
         let own = Session { v: 1, site: site.to_owned(), pid: Some(pid), started: Some(now), ..Session::default() };
         let Session { set, engine, heard, master_end, master_clock, grown, behind, epoch, .. } = last;
-        Session { set, engine, heard, master_end, master_clock, grown, behind, epoch, ..own }
+        // A feed fails until it is seen to go on: who starts again each minute must not make it younger.
+        let Session { feed_error, feed_failing, .. } = last;
+        Session { set, engine, heard, master_end, master_clock, grown, behind, epoch, feed_error, feed_failing, ..own }
+    }
+
+    /// The feed has failed now.
+    pub fn starve(&mut self, why: String, now: Time) {
+        self.feed_error = Some(why);
+        self.feed_failing.get_or_insert(now);
+    }
+
+    /// The feed goes on; whether it had failed.
+    pub fn feed(&mut self) -> bool {
+        self.feed_failing = None;
+        self.feed_error.take().is_some()
     }
 
     /// What is received, on the disk, and in the database.
@@ -183,13 +206,24 @@ impl Receiver {
         if held >= end {
             return Lag { bytes: Some(0), segments: Some(0), seconds: Some(0.0) };
         }
-        let (from, to) = (held.segment, end.segment);
-        let is_one_history = from.generation == to.generation;
-        Lag {
-            bytes: (from == to).then(|| end.offset - held.offset),
-            segments: is_one_history.then(|| to.sequence - from.sequence),
-            seconds: session.behind.map(|since| super::judge::age(since, now)),
-        }
+        Lag { seconds: session.behind.map(|since| super::judge::age(since, now)), ..between(held, end) }
+    }
+
+    /// What is held and not in the database yet; `None` where none was ever fed.
+    pub fn unfed(&self) -> Option<Lag> {
+        let (applied, held) = self.applied.zip(self.held)?;
+        let none = Lag { bytes: Some(0), segments: Some(0), seconds: None };
+        Some(if applied >= held { none } else { between(applied, held) })
+    }
+}
+
+/// From a position to a later one, as far as that can be said without the files.
+fn between(from: Position, to: Position) -> Lag {
+    let is_one_history = from.segment.generation == to.segment.generation;
+    Lag {
+        bytes: (from.segment == to.segment).then(|| to.offset - from.offset),
+        segments: is_one_history.then(|| to.segment.sequence - from.segment.sequence),
+        seconds: None,
     }
 }
 
@@ -231,9 +265,16 @@ mod tests {
         // The next one knows what was heard, and not how it ended.
         let next = Session::begin(session, "b", 8, Time(9));
         assert_eq!(
-            (next.master_end, next.heard, next.error, next.pid),
+            (next.master_end, next.heard, next.error.as_ref(), next.pid),
             (Some(at("1-2:3")), Some(Time(2)), None, Some(8))
         );
+        // A feed fails since it first did, over all who try it, until it goes on.
+        let mut failing = next;
+        failing.starve("one".into(), Time(3));
+        let mut failing = Session::begin(failing, "b", 9, Time(9));
+        failing.starve("two".into(), Time(10));
+        assert_eq!((failing.feed_error.as_deref(), failing.feed_failing), (Some("two"), Some(Time(3))));
+        assert!(failing.feed() && !failing.feed() && failing.feed_failing.is_none());
         for bad in ["", "{}", r#"{"v":1,"flushed":7}"#] {
             assert!(Session::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -118,9 +118,16 @@ pub(super) fn behind(lag: Lag) -> String {
     }
 }
 
+/// Up to where the database has the log, and what it lacks of what is held.
+pub(super) fn applied(receiver: &Receiver) -> Option<String> {
+    let lag = receiver.unfed().map(behind).filter(|lag| lag != "-");
+    let lag = lag.map(|lag| format!(" ({lag} behind)")).unwrap_or_default();
+    receiver.applied.map(|at| format!("{at}{lag}"))
+}
+
 fn about_receiver(receiver: &Receiver, now: Time, detail: Detail) -> String {
     let until = receiver.boundary_time.map(|time| format!(", up to date until {}", time.narrate())).unwrap_or_default();
-    let applied = receiver.applied.map(|at| format!(", applied {at}")).unwrap_or_default();
+    let applied = applied(receiver).map(|applied| format!(", applied {applied}")).unwrap_or_default();
     let mut lines = format!("  holds {}{applied}{until}\n", place(receiver.held));
     if let Some(session) = &receiver.session {
         let lag = behind(receiver.lag(now));

@@ -1,7 +1,8 @@
 //! Receiving directories, by what lies there and what `repl-apply` has heard.
 
-use super::{Alarm, Judged, Limits, State, by_lag, distance, dropped, ended, is_quiet, waiting};
+use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, waiting};
 use crate::rule::status::receiver::{Receiver, Session};
+use crate::rule::status::sender::Paused;
 use crate::value::escape::show;
 use crate::value::exit::Code;
 use crate::value::time::Time;
@@ -24,7 +25,37 @@ pub fn receiver(receiver: &Receiver, now: Time, limits: &Limits) -> Judged {
         let why = "no repl-apply has said what it heard of the master";
         return Judged::new(State::Unknown, Alarm::Unknown, Code::Unconfirmed, why);
     };
-    if session.connected { receiving(receiver, session, now, limits) } else { apart(session, now, limits) }
+    let told = if session.connected { receiving(receiver, session, now, limits) } else { apart(session, now, limits) };
+    standing(receiver, session, told, now, limits)
+}
+
+/// What was stopped on purpose explains what comes of it, and nothing else: silence and a refusal as busy of a landing
+/// that is paused, an end by the feed of a feeding that is. A feed that fails is told of unless something is louder.
+fn standing(receiver: &Receiver, session: &Session, told: Judged, now: Time, limits: &Limits) -> Judged {
+    match (&receiver.paused_apply, &receiver.paused_feed) {
+        (Some(paused), _) if matches!(told.code, Code::Done | Code::Link | Code::Busy) => stopped("apply", paused, now),
+        (_, Some(paused)) if told.alarm == Alarm::Ok || told.code == Code::Hook => stopped("feed", paused, now),
+        (_, Some(_)) => told,
+        (_, None) => match failing(session, now, limits) {
+            Some(failing) if (failing.alarm, failing.rank()) > (told.alarm, told.rank()) => failing,
+            _ => told,
+        },
+    }
+}
+
+fn stopped(what: &str, paused: &Paused, now: Time) -> Judged {
+    let since = paused.since.map(|since| format!(" {} ago", tell_seconds(age(since, now)))).unwrap_or_default();
+    let reason = paused.reason.as_ref().filter(|reason| !reason.is_empty());
+    let reason = reason.map(|reason| format!(": {}", show(reason))).unwrap_or_default();
+    Judged::new(State::Paused, Alarm::Warning, Code::Done, format!("{what} paused{since}{reason}"))
+}
+
+/// Log lands, and the database does not get it: never well, and an alarm when that lasts.
+fn failing(session: &Session, now: Time, limits: &Limits) -> Option<Judged> {
+    let error = show(session.feed_error.as_ref()?);
+    let seconds = session.feed_failing.map_or(0.0, |since| age(since, now));
+    let why = format!("feeding fails for {}: {error}", tell_seconds(seconds));
+    Some(Judged::new(State::Failed, by_age(seconds, limits).max(Alarm::Warning), Code::Hook, why))
 }
 
 fn receiving(receiver: &Receiver, session: &Session, now: Time, limits: &Limits) -> Judged {
@@ -86,7 +117,7 @@ mod tests {
     #[test]
     fn each_state_of_a_receiver_has_its_alarm_and_its_code() {
         use Alarm::{Critical, Ok, Warning};
-        use State::{Current, Ended, Failed, Idle, Lagging, Refused, Retrying, Stale};
+        use State::{Current, Ended, Failed, Idle, Lagging, Paused, Refused, Retrying, Stale};
         let session = |change: Value| {
             let mut session = json!({
                 "v": 1, "pid": 7, "updated": before(5), "heard": before(5), "master_end": "1-2:40", "grown": before(900), "connected": true
@@ -96,6 +127,16 @@ mod tests {
         };
         let ended = |age: i64, code: Option<u8>| {
             session(json!({"connected": false, "updated": before(age), "code": code, "error": code.map(|_| "why")}))
+        };
+        let feed = |change: Value, age: i64| {
+            let mut failing = session(change);
+            failing["session"]["feed_error"] = "why".into();
+            failing["session"]["feed_failing"] = before(age).into();
+            failing
+        };
+        let paused = |what: &str, mut of: Value| {
+            of[what] = json!({"since": before(90), "reason": "disk"});
+            of
         };
         let mut gone = session(json!({}));
         gone["running"] = false.into();
@@ -114,6 +155,20 @@ mod tests {
             (ended(5, Some(4)), (Refused, Critical, Code::Diverged)),
             (ended(5, Some(12)), (Failed, Critical, Code::Full)),
             (json!({"held": "1-2:40"}), (State::Unknown, Alarm::Unknown, Code::Unconfirmed)),
+            (feed(json!({}), 61), (Failed, Warning, Code::Hook)),
+            (feed(json!({}), 601), (Failed, Critical, Code::Hook)),
+            (feed(json!({"heard": before(31)}), 61), (Stale, Alarm::Unknown, Code::Link)),
+            (feed(json!({"heard": before(31)}), 601), (Failed, Critical, Code::Hook)),
+            (feed(json!({"connected": false, "code": 8}), 61), (Failed, Warning, Code::Hook)),
+            (paused("paused_feed", feed(json!({}), 601)), (Paused, Warning, Code::Done)),
+            (paused("paused_feed", session(json!({}))), (Paused, Warning, Code::Done)),
+            (paused("paused_feed", ended(5, Some(9))), (Paused, Warning, Code::Done)),
+            (paused("paused_feed", ended(5, Some(4))), (Refused, Critical, Code::Diverged)),
+            (ended(5, Some(7)), (Failed, Critical, Code::Busy)),
+            (paused("paused_apply", ended(5, Some(7))), (Paused, Warning, Code::Done)),
+            (paused("paused_apply", ended(601, None)), (Paused, Warning, Code::Done)),
+            (paused("paused_apply", session(json!({}))), (Paused, Warning, Code::Done)),
+            (paused("paused_apply", ended(5, Some(12))), (Failed, Critical, Code::Full)),
             (json!({"astray": "1-2:40"}), (Refused, Critical, Code::Diverged)),
             (json!({"fault": "damaged", "fault_code": 6}), (State::Unknown, Alarm::Unknown, Code::Corrupt)),
         ];
