@@ -21,7 +21,7 @@ pub mod switchover;
 
 use anyhow::Result;
 
-use self::record::Role;
+use self::record::{Record, Role};
 use super::{log, site};
 use crate::edge::dir::Dir;
 use crate::rule::instance::Instance;
@@ -58,11 +58,12 @@ pub fn sender(dir: &Dir, scheme: &Scheme, state: Option<&Dir>) -> Result<Sender>
         let place = Place { dir, state: None, scheme: Some(scheme) };
         return Ok(Sender { epoch: epoch_here(&place)?, instance: relayed(dir, scheme)? });
     };
-    if let Some(record) = record::read(state)?.filter(|record| record.role == Role::Receiver) {
+    let place = Place { dir, state: Some(state), scheme: Some(scheme) };
+    if let Some(record) = told(&place)?.filter(|record| record.role == Role::Receiver) {
         let text = format!("this site is a receiver since epoch {}: another is the master, and ships", record.epoch);
         return Err(Failure::new(Code::Fenced, text).hint("repl-role where says who is the master").into());
     }
-    let epoch = known_epoch(&Place { dir, state: Some(state), scheme: Some(scheme) })?;
+    let epoch = known_epoch(&place)?;
     let instance = if is_relay(dir, scheme)? { relayed(dir, scheme)? } else { Some(instance::own(dir, state)?) };
     Ok(Sender { epoch, instance })
 }
@@ -72,13 +73,27 @@ pub fn paused(state: &Dir, direction: pause::Direction) -> Result<Option<pause::
     pause::read(state, direction)
 }
 
+/// What a site was told to be. A master that another has shipped to since, in a newer epoch, was replaced, by a `become`
+/// that did not reach it: it is a receiver, whatever it was told.
+fn told(place: &Place<'_>) -> Result<Option<Record>> {
+    let Some(record) = place.state.map(record::read).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    if record.role == Role::Receiver {
+        return Ok(Some(record));
+    }
+    let seen = seen(place.dir)?;
+    let (role, epoch) = if seen > record.epoch { (Role::Receiver, seen) } else { (Role::Master, record.epoch) };
+    Ok(Some(Record { role, epoch, ..record }))
+}
+
 /// The epoch of a site: what it was told, what its sender has kept, and what its log directory shows.
 fn known_epoch(place: &Place<'_>) -> Result<u64> {
     let kept = place.state.map_or(Ok(0), site::epoch)?;
-    let told = place.state.map(record::read).transpose()?.flatten();
+    let told = told(place)?;
     if let Some(told) = told.as_ref().filter(|told| told.role == Role::Master) {
         // Whoever told it knew of the promotion.
-        return Ok(told.epoch.max(kept).max(seen(place.dir)?));
+        return Ok(told.epoch.max(kept));
     }
     Ok(epoch_here(place)?.max(kept).max(told.map_or(0, |told| told.epoch)))
 }

@@ -263,6 +263,24 @@ fn an_operator_whose_master_is_lost_can_promote_what_there_is() {
 }
 
 #[test]
+fn a_master_that_was_replaced_and_receives_is_a_receiver_whatever_it_was_told() {
+    let rig = pair();
+    rig.ok("$ROLE become --epoch 2 --reason 'a burnt' -c b.toml");
+    // Made anew from the new one, it follows; nobody tells it so.
+    rig.ok("rm a-runs a/log.*");
+    assert_eq!(ship(&rig, "b", "a").code, 0);
+    assert!(rig.ok("cat a-state/role").contains("role=master"));
+    let all = rig.ok("$ROLE show -c a.toml");
+    assert!(all.starts_with("role      receiver\nepoch     2\n") && all.contains("held      1-2:"), "{all}");
+    ship(&rig, "a", "b").fails(5, "this site is a receiver since epoch 2");
+    rig.run("$ROLE init --master --epoch 9 -q -c a.toml").fails(5, "this site is a receiver since epoch 2");
+    switch(&rig, "a", "b", "").fails(5, "this site is a receiver since epoch 2: it has nothing to hand over");
+    // And so it can be made the master again, in order.
+    assert_eq!(switch(&rig, "b", "a", "").code, 0);
+    switched(&rig, "b", "a", 3);
+}
+
+#[test]
 fn a_master_whose_heir_is_lost_on_the_way_takes_its_role_back() {
     let rig = pair();
     // It can be asked, and not be told.

@@ -39,7 +39,7 @@ pub enum Outcome {
 pub fn run(place: &Place<'_>, order: &Order) -> Result<Outcome> {
     let _lock = place.state.filter(|_| !order.is_dry).map(|state| Lock::take(state, super::LOCK)).transpose()?;
     let known = super::known_epoch(place)?;
-    if let Some(record) = place.state.map(super::record::read).transpose()?.flatten() {
+    if let Some(record) = super::told(place)? {
         match (record.role, order.epoch) {
             (Role::Receiver, _) => return Err(is_receiver(&record).into()),
             (Role::Master, Some(epoch)) if epoch > record.epoch => {}

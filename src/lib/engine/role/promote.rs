@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::database::Database;
-use super::record::{self, Record, Role};
+use super::record::{Record, Role};
 use super::{LOCK, Place, instance};
 use crate::edge::dir::{Dir, shown};
 use crate::edge::lock::Lock;
@@ -42,7 +42,7 @@ pub struct Order {
 /// Makes the site the master; returns what was done, or would be. The place has a state directory unless it is a dry run.
 pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<String>> {
     let _lock = place.state.filter(|_| !order.is_dry).map(|state| Lock::take(state, LOCK)).transpose()?;
-    let told = place.state.map(record::read).transpose()?.flatten();
+    let told = super::told(place)?;
     // It has handed its role over, and nothing was received since.
     let was_master = told.as_ref().is_some_and(|told| told.role == Role::Receiver);
     let is_told = told.is_some_and(|told| told.role == Role::Master && told.epoch == order.epoch);

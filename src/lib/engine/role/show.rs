@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Place;
 use super::pause::{self, Direction, Paused};
-use super::record::{self, Role};
+use super::record::Role;
 use crate::engine::site;
 use crate::rule::instance::Instance;
 use crate::value::position::{Position, Start};
@@ -31,7 +31,7 @@ pub struct Standing {
 
 /// Looks at a site.
 pub fn run(place: &Place<'_>) -> Result<Standing> {
-    let told = place.state.map(record::read).transpose()?.flatten();
+    let told = super::told(place)?;
     let replica = site::peek_receiver(place.dir)?;
     let promoted = super::is_promoted(place)?;
     let shown = replica.as_ref().map(|_| if promoted { Role::Master } else { Role::Receiver });

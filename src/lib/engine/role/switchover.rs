@@ -115,11 +115,9 @@ impl Switchover<'_> {
 
     /// The epoch of the new master.
     fn epoch(&self) -> Result<u64> {
-        match record::read(self.state)? {
-            Some(told) if told.role == Role::Master => {
-                let place = Place { dir: self.dir, state: Some(self.state), scheme: Some(self.scheme) };
-                Ok(super::known_epoch(&place)? + 1)
-            }
+        let place = Place { dir: self.dir, state: Some(self.state), scheme: Some(self.scheme) };
+        match super::told(&place)? {
+            Some(told) if told.role == Role::Master => Ok(super::known_epoch(&place)? + 1),
             Some(told) => {
                 let text = format!("this site is a receiver since epoch {}: it has nothing to hand over", told.epoch);
                 Err(Failure::new(Code::Fenced, text).hint("repl-role where says who is the master").into())
