@@ -74,7 +74,7 @@
 //! | a host key or a login is refused | [`edge::ssh`], its `host_key` and `login` |
 //! | a frame is refused (6) | [`rule::stream`]; bytes on the wire: repl-stream(5) |
 //! | acknowledged, but is it on disk? | the argument at the top of [`engine::apply`]'s `commit`; [`edge::slots`] and [`edge::dir`] below it |
-//! | the standby does not apply | [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
+//! | the standby does not apply | `repl-status` says since when, and whether it is paused; [`engine::apply::feed`], then [`edge::hook`]: the command's own output is in the error |
 //! | the same with MariaDB's default feed | the `mariadb` beside it, and [`engine::mariadb`] |
 //! | the master keeps too much log, or too little | [`engine::release`], [`engine::prune::master`]; [`engine::postgres`] (slots), [`engine::mariadb`] |
 //! | an archive keeps too much, or has lost a base | `repl-prune --explain NAME`; the rules: [`rule::retention`], the order of steps: [`engine::prune::archive`] |
