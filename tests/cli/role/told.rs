@@ -190,3 +190,15 @@ fn feeding_can_be_paused_while_log_lands() {
     apply(of().begin_after(2, b"d").bye());
     assert_eq!(rig.ok("cat fed"), "log.1\n");
 }
+
+#[test]
+fn an_environment_of_which_nothing_tells_whether_it_is_in_use_is_not_recovered() {
+    let rig = Rig::new();
+    rig.ok("mkdir master/.repl st; head -c 1024 /dev/zero > master/.repl/position; cp $ROLE role; chmod 755 role .");
+    let ask = "become -n --epoch 9 --engine bdb --state st master";
+    // Another's processes do not show.
+    let ran = rig.run(&format!("setpriv --reuid nobody --clear-groups ./role {ask}"));
+    ran.fails(13, "nothing tells whether master is in use");
+    ran.fails(13, "hint: status = \"CMD\" in [server]");
+    assert_eq!(rig.ok(&format!("./role {ask}")), "would make master the master of epoch 9\n");
+}

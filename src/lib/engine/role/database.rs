@@ -60,6 +60,9 @@ impl Database {
 
     /// Refuses (13) a database that cannot be made a master now.
     pub(super) fn can_lead(&self) -> Result<()> {
+        if self.promote.is_none() {
+            self.can_tell()?;
+        }
         if self.promote.is_some() || self.profile != Profile::Postgres {
             return Ok(());
         }
@@ -69,6 +72,17 @@ impl Database {
         }
         let text = format!("no server runs on {}: there is nothing to promote", shown(&self.dir));
         Err(Failure::new(Code::Guarded, text).hint("start the standby, or promote = \"CMD\" in [server]").into())
+    }
+
+    /// Refuses (13) an environment of Berkeley DB where nothing would show a process that uses it: recovery makes the
+    /// shared regions anew, and what it does on the old ones then is lost.
+    fn can_tell(&self) -> Result<()> {
+        let is_told = self.profile != Profile::Bdb || self.commands.status.is_some();
+        if is_told || self.profile.shows_use(&self.dir) || self.profile.user(&Dir::open(&self.dir)?)?.is_some() {
+            return Ok(());
+        }
+        let text = format!("nothing tells whether {} is in use, and it would be recovered", shown(&self.dir));
+        Err(Failure::new(Code::Guarded, text).hint("status = \"CMD\" in [server], or promote = \"CMD\"").into())
     }
 
     /// Makes it a master that runs. What was done already is not done again.
@@ -83,6 +97,7 @@ impl Database {
             return self.server(state)?.bring_back(&|| marker::guard(&self.dir));
         }
         let mut server = self.server(state)?;
+        self.can_tell()?;
         if self.profile == Profile::Bdb && server.confirm_down().is_err() {
             // It was started before we could say so.
             return Ok(());
