@@ -63,19 +63,24 @@ fn an_archive_command_lands_everything_once_and_goes_on_after_a_promotion() {
     assert!(names(&archive).contains(&last));
 
     // Again the same: done already. Again the same name, with other bytes: refused, and nothing is changed.
-    // (By a sender that has no state, and so is no instance: a copy of a log is not its master.)
+    // (By a sender that has no state: it is the master's by its place alone, and one of a copy is not.)
     let again = |path: &str| {
         let ship = "env -u HOME -u XDG_STATE_HOME $SHIP";
         stage.run(&format!("{ship} --segment {path} --via 'exec $APPLY --acks --append-only archive'"))
     };
     let first = names(&archive).into_iter().next().unwrap();
-    stage.ok("mkdir copies other-copies && cp archive/0* copies && cp copies/* other-copies");
-    assert_eq!(again(&format!("copies/{first}")).code, 0);
-    let target = stage.path("other-copies").join(&first);
-    let mut bytes = fs::read(&target).unwrap();
+    let own = format!("master/pg_wal/{first}");
+    stage.ok(&format!("mkdir copies && cp archive/0* copies && {{ [ -e {own} ] || cp archive/{first} {own}; }}"));
+    assert_eq!(again(&own).code, 0);
+    if Path::new("/etc/machine-id").exists() {
+        again(&format!("copies/{first}")).fails(5, "another instance");
+    }
+    let mut bytes = fs::read(stage.path("copies").join(&first)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&target, &bytes).unwrap();
-    let ran = again(&format!("other-copies/{first}"));
+    fs::write(stage.path("copies").join(&first), &bytes).unwrap();
+    stage.ok(&format!("mv {own} kept && cp copies/{first} {own}"));
+    let ran = again(&own);
+    stage.ok(&format!("mv kept {own}"));
     assert!(matches!(ran.code, 4 | 6), "{ran:?}");
     assert_ne!(fs::read(archive.join(&first)).unwrap(), bytes);
 

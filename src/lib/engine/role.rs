@@ -56,7 +56,8 @@ pub struct Sender {
 pub fn sender(dir: &Dir, scheme: &Scheme, state: Option<&Dir>) -> Result<Sender> {
     let Some(state) = state else {
         let place = Place { dir, state: None, scheme: Some(scheme) };
-        return Ok(Sender { epoch: epoch_here(&place)?, instance: relayed(dir, scheme)? });
+        let instance = if is_relay(dir, scheme)? { relayed(dir, scheme)? } else { instance::by_place(dir)? };
+        return Ok(Sender { epoch: epoch_here(&place)?, instance });
     };
     let place = Place { dir, state: Some(state), scheme: Some(scheme) };
     if let Some(record) = told(&place)?.filter(|record| record.role == Role::Receiver) {
@@ -191,5 +192,17 @@ mod tests {
         let other = Instance::parse(&format!("{}.{}", "a".repeat(32), "b".repeat(16))).unwrap();
         kept.set_master(&site::master::Master { instance: other, epoch: 2 }, Some("a test")).unwrap();
         assert_eq!(epochs(), [3; 3]);
+    }
+
+    #[test]
+    fn a_sender_without_state_is_its_masters_instance_by_place_and_a_copys_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let [log, copy, state] = ["log", "copy", "state"].map(|name| Dir::create(&root.path().join(name)).unwrap());
+        let scheme = Scheme::new(&Kind { engine: Engine::Bdb, pattern: None }, "", 0).unwrap();
+        let says = |dir: &Dir, state: Option<&Dir>| sender(dir, &scheme, state).unwrap().instance;
+        let own = says(&log, Some(&state)).unwrap();
+        let is_own = |dir: &Dir| says(dir, None).map(|instance| instance.is(&own));
+        let told = crate::edge::host::machine().is_some();
+        assert_eq!([is_own(&log), is_own(&copy)], if told { [Some(true), Some(false)] } else { [None; 2] });
     }
 }
