@@ -324,7 +324,7 @@ impl Switchover<'_> {
     /// stands: that comes only when there is hardly time left.
     fn end_sender(&self) -> Result<()> {
         let deadline = Instant::now() + self.order.patience;
-        let late = deadline - self.order.patience / 8;
+        let late = Instant::now() + self.order.patience / 8 * 7;
         let mut asked = None;
         while Lock::is_held(self.state, "lock")? {
             let text = self.state.read_small("lock", 200)?.unwrap_or_default();
