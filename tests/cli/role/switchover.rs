@@ -249,6 +249,30 @@ fn a_sender_that_runs_is_asked_once_to_end() {
 }
 
 #[test]
+fn a_sender_by_another_state_is_found_before_anything_is_stopped() {
+    // By its place alone it is the same instance.
+    if !std::path::Path::new("/etc/machine-id").exists() {
+        return;
+    }
+    let rig = pair();
+    rig.ok("$ROLE init --master -q --epoch 1 --state other -c a.toml");
+    let follow =
+        "exec $SHIP --set orders --pattern log.%S --state STATE --poll 10ms --via \"$APPLY --acks -c b.toml\" a";
+    let sender = rig.spawn(&follow.replace("STATE", "other"));
+    eventually("the log", || rig.run("cmp -s a/log.2 b/log.2").code == 0);
+    let ran = switch(&rig, "a", "b", "");
+    ran.fails(13, "a receiver is at work at b, and no sender by ");
+    ran.fails(13, "hint: name the directory of the sender that runs: --state DIR");
+    assert!(!rig.path("acts").exists());
+    drop(sender);
+    let mut sender = rig.spawn(&follow.replace("STATE", "a-state"));
+    eventually("the sender", || rig.run("flock -n a-state/lock true").code != 0);
+    assert_eq!(switch(&rig, "a", "b", "").code, 0);
+    sender.wait();
+    switched(&rig, "a", "b", 2);
+}
+
+#[test]
 fn an_operator_whose_master_is_lost_can_promote_what_there_is() {
     let rig = pair();
     rig.ok("touch down");

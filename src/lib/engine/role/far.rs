@@ -45,6 +45,8 @@ pub struct Answer {
     pub instance: Option<Instance>,
     /// What it holds.
     pub held: Option<Start>,
+    /// Whether a receiver is at work there.
+    pub is_fed: bool,
     /// Since when landing is paused.
     pub paused: Option<String>,
 }
@@ -62,6 +64,7 @@ impl Answer {
             engine: text("engine"),
             instance: text("instance").and_then(|instance| Instance::parse(&instance)),
             held: text("held").and_then(|held| held.parse().ok()),
+            is_fed: object.get("receiving").and_then(Value::as_bool).unwrap_or_default(),
             paused: object["paused"]["apply"]["since"].as_str().map(str::to_owned),
         })
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Place;
 use super::pause::{self, Direction, Paused};
 use super::record::Role;
+use crate::edge::lock::Lock;
 use crate::engine::site;
 use crate::rule::instance::Instance;
 use crate::value::position::{Position, Start};
@@ -25,6 +26,8 @@ pub struct Standing {
     pub held: Option<Start>,
     /// What has been fed.
     pub applied: Option<Position>,
+    /// Whether a receiver is at work.
+    pub is_fed: bool,
     /// What stands still.
     pub paused: Vec<(Direction, Paused)>,
 }
@@ -49,6 +52,7 @@ pub fn run(place: &Place<'_>) -> Result<Standing> {
         instance,
         held: held.filter(|_| role == Some(Role::Receiver)),
         applied: replica.as_ref().map(site::applied).transpose()?.flatten().filter(|_| role == Some(Role::Receiver)),
+        is_fed: replica.as_ref().map_or(Ok(false), |replica| Lock::is_held(replica, "lock"))?,
         paused: paused(place)?,
     })
 }
@@ -74,6 +78,7 @@ impl Standing {
             "role": text(self.role.map(|role| role.to_string())),
             "epoch": self.epoch,
             "instance": text(self.instance.as_ref().map(Instance::to_string)),
+            "receiving": self.is_fed,
             "held": text(self.held.map(|held| held.to_string())),
             "applied": text(self.applied.map(|at| at.to_string())),
         });

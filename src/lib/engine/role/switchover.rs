@@ -142,6 +142,7 @@ impl Switchover<'_> {
             return fail(Code::Fenced, text);
         }
         self.check_log(&answer)?;
+        self.check_sender(&answer)?;
         if let Some(since) = answer.paused {
             let text = format!("apply is paused at {name} since {since}");
             return Err(Failure::new(Code::Guarded, text).hint(format!("repl-role resume apply, at {name}")).into());
@@ -153,6 +154,18 @@ impl Switchover<'_> {
             (Some(Start::At(mark)), Some(end)) => format!(" to {}; it ends at {end}", mark.position),
             _ => String::new(),
         })
+    }
+
+    /// Refuses (13) where the other site is fed, and not by a sender of this state: that would not find the role that is
+    /// written here, nor be ended, and would keep the other site's receiver at work behind the point of no return.
+    fn check_sender(&self, answer: &Answer) -> Result<()> {
+        if !answer.is_fed || Lock::is_held(self.state, "lock")? {
+            return Ok(());
+        }
+        let name = &self.order.to.site.name;
+        let text = format!("a receiver is at work at {name}, and no sender by {}", shown(self.state.path()));
+        let hint = "name the directory of the sender that runs: --state DIR, or state in the configuration";
+        Err(Failure::new(Code::Guarded, text).hint(hint).into())
     }
 
     /// Refuses a site that holds another log.
