@@ -8,6 +8,7 @@
 //!   beyond `position` are from a crash in between and are cut at the next start.
 //! - `pruned`: before which segment nothing is kept any more; see [`horizon`].
 //! - `applied`: what the feed has done. `epoch`, `history.jsonl`, `lock`.
+//! - `given-up`: that all this is of before, when the site received; it is a master's now.
 //! - `instance`: which one ships here, and in which epoch; see [`master`]. It is no word about the log: like `epoch` it
 //!   outlives that, or a resync would open the door for any copy of the master.
 
@@ -58,7 +59,11 @@ pub const PRUNED: &str = "pruned";
 pub const HISTORY: &str = "history.jsonl";
 
 /// What speaks of the log that lies there, and goes when that is replaced.
-pub const HELD: [&str; 6] = [APPLIED, MANIFEST, SEGMENTS, PRUNED, ORIGIN, POSITION];
+pub const HELD: [&str; 7] = [APPLIED, MANIFEST, SEGMENTS, PRUNED, ORIGIN, POSITION, GIVEN_UP];
+
+/// That a directory received, and is a master's: a stream that is refused there makes it no receiver again, though
+/// whoever opens the state makes a `position` that says nothing. Goes with the next one that is held.
+const GIVEN_UP: &str = "given-up";
 
 /// What is held: the content of `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +129,10 @@ pub fn peek_receiver(dir: &Dir) -> Result<Option<Dir>> {
     let Some(state) = peek(dir, None)? else {
         return Ok(None);
     };
-    Ok(state.identity(POSITION)?.map(|_| state))
+    if state.identity(POSITION)?.is_none() || (state.identity(GIVEN_UP)?.is_some() && holding(&state)?.is_none()) {
+        return Ok(None);
+    }
+    Ok(Some(state))
 }
 
 /// Reads `origin`; `None` before the first attach.
@@ -164,6 +172,7 @@ pub struct Site {
     position: Slots,
     history: Journal,
     lines: Option<Lines>,
+    was_given_up: bool,
 }
 
 impl Site {
@@ -177,7 +186,8 @@ impl Site {
         }
         let history = Journal::open(&dir, HISTORY, |_| true)?;
         let lines = origin.as_ref().map(|origin| Lines::open(&dir, &origin.scheme, holding.as_ref())).transpose()?;
-        Ok((Site { dir, position, history, lines }, origin, holding))
+        let was_given_up = dir.identity(GIVEN_UP)?.is_some();
+        Ok((Site { dir, position, history, lines, was_given_up }, origin, holding))
     }
 
     /// The state directory.
@@ -209,7 +219,12 @@ impl Site {
 
     /// Records what is held, durably. The data must be on stable storage before.
     pub fn hold(&mut self, holding: &Holding) -> Result<()> {
-        self.position.write(&holding.print())
+        self.position.write(&holding.print())?;
+        if std::mem::take(&mut self.was_given_up) {
+            self.dir.remove_if_there(GIVEN_UP)?;
+            self.dir.sync()?;
+        }
+        Ok(())
     }
 
     /// Goes back to an earlier holding: lines of closed segments behind it are cut.
@@ -248,6 +263,7 @@ pub fn take_up(state: &Dir, origin: &Origin, holding: &Holding) -> Result<()> {
 /// Ends that a directory receives: it is a master's from now on. The caller holds the locks.
 pub fn give_up(state: &Dir) -> Result<()> {
     if state.identity(POSITION)?.is_some() {
+        state.replace(GIVEN_UP, b"v=1\n")?;
         state.remove(POSITION)?;
         state.sync()?;
     }

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::rig::{Ran, Rig, Sshd, eventually};
+use crate::rig::{Ran, Rig, Sshd, eventually, segments};
 
 /// Two sites, `a` (the master, told so) and `b`, which has all of its log. Their servers' commands note what is done.
 fn pair() -> Rig {
@@ -302,6 +302,23 @@ fn a_master_that_was_replaced_and_receives_is_a_receiver_whatever_it_was_told() 
     // And so it can be made the master again, in order.
     assert_eq!(switch(&rig, "b", "a", "").code, 0);
     switched(&rig, "b", "a", 3);
+}
+
+#[test]
+fn a_stream_that_is_refused_makes_a_master_no_receiver_again() {
+    let rig = pair();
+    rig.ok("$ROLE become --epoch 2 --reason 'a burnt' -c b.toml; printf more >> b/log.2");
+    for _ in 0..2 {
+        ship(&rig, "a", "b").fails(5, "epoch");
+    }
+    rig.ok("rm a-runs a/log.*");
+    assert_eq!(ship(&rig, "b", "a").code, 0);
+    assert_eq!(segments(&rig.path("b")), segments(&rig.path("a")));
+    assert!(rig.ok("$ROLE show -c b.toml").starts_with("role      master"));
+    // One that receives again is a receiver.
+    assert_eq!(switch(&rig, "b", "a", "").code, 0);
+    switched(&rig, "b", "a", 3);
+    assert!(!rig.path("b/.repl/given-up").exists());
 }
 
 #[test]
