@@ -53,7 +53,7 @@ fn is_id(text: &str) -> bool {
 pub struct Home {
     /// A digest of the machine's identity; `None` where it has none.
     pub machine: Option<Proof>,
-    /// Device of the log directory.
+    /// A number of the log directory's file system, or of its device.
     pub device: u64,
     /// Its inode.
     pub inode: u64,
@@ -62,8 +62,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Whether this, as it was recorded, is where we are now. A machine may number its devices anew when it boots, and
-    /// only then.
+    /// Whether this, as it was recorded, is where we are now. A machine may number its devices anew when it boots.
     pub fn is_still(&self, now: &Home) -> bool {
         let is_device = self.device == now.device || self.boot != now.boot;
         self.machine == now.machine && self.inode == now.inode && is_device

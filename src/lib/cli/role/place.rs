@@ -28,8 +28,10 @@ pub(super) struct Site<'a> {
 impl Site<'_> {
     /// Opens its log directory, and finds out what that is of.
     pub(super) fn open<'a>(at: &'a At, config: Option<&'a Config>, set: Option<&str>) -> Result<Site<'a>> {
-        let Some(logdir) = at.logdir.clone().or_else(|| config?.logdir.clone()) else {
-            return fail(Code::Usage, "no log directory: name LOGDIR, or a configuration that has logdir");
+        // A site that keeps log only has its archive for that.
+        let configured = config.and_then(|config| config.logdir.clone().or_else(|| config.archive.clone()));
+        let Some(logdir) = at.logdir.clone().or(configured) else {
+            return fail(Code::Usage, "no log directory: name LOGDIR, or a configuration that has logdir or archive");
         };
         let dir = Dir::open(&logdir)?;
         // A directory without log, or with any log, may be asked about.

@@ -115,6 +115,14 @@ impl Dir {
         removed.with_context(|| format!("cannot remove {}", shown(&self.path.join(name))))
     }
 
+    /// A number of its file system: the one that the file system gives itself, where it has one, since a device may be
+    /// numbered anew whenever it is mounted.
+    pub fn file_system(&self) -> Result<u64> {
+        let own = fs::fstatvfs(&self.fd).map_err(io::Error::from);
+        let own = own.with_context(|| format!("cannot look at the file system of {}", shown(&self.path)))?;
+        if own.f_fsid != 0 { Ok(own.f_fsid) } else { Ok(self.own_identity()?.0) }
+    }
+
     /// Makes all that was written to its file system durable, by whomever. From Linux 5.8 on this fails when a write
     /// since the directory was opened could not be done.
     pub fn sync_file_system(&self) -> Result<()> {

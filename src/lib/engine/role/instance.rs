@@ -63,7 +63,7 @@ fn read(state: &Dir) -> Result<Option<Record>> {
 }
 
 fn home(dir: &Dir) -> Result<Home> {
-    let (device, inode) = dir.own_identity()?;
+    let ((_, inode), device) = (dir.own_identity()?, dir.file_system()?);
     let machine = host::machine().map(|machine| Digest::of(machine.as_bytes()).proof());
     Ok(Home { machine, device, inode, boot: host::boot() })
 }
