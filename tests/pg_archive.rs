@@ -289,3 +289,36 @@ fn a_history_of_another_promotion_is_set_aside_with_its_log() {
     stage.ok("$VERIFY archive");
     assert_eq!(ship("second", "").code, 0);
 }
+
+/// The recipe of the manual: what was committed before the question is covered by its answer, over the ends of segments.
+#[test]
+fn what_was_committed_before_a_wait_is_on_all_sites_after_it() {
+    let stage = Stage::new();
+    let master = Postgres::init(&stage, "master", 1, "");
+    master.sql("create table t (a int)");
+    let via: String = ["a", "b", "c"].map(|name| format!("--via 'exec $APPLY --acks {name}' ")).concat();
+    let mut ship = stage.spawn("ship", &format!("exec $SHIP --state state {via} master/pg_wal"));
+    eventually("a sender", || stage.run("$WAIT now --state state --ack none").code == 0);
+    for round in 0..15 {
+        if round % 5 == 4 {
+            switch(&master);
+        }
+        master.sql(&format!("insert into t values ({round})"));
+        let committed = master.current_lsn();
+        let json = stage.ok("$WAIT now --state state --ack all --timeout 60s --json");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let held = |text: &str| {
+            let (segment, offset) = text.split('+').next().unwrap().split_once(':').unwrap();
+            let sequence: u64 = segment.split_once('-').unwrap().1.parse().unwrap();
+            (sequence << 20) + offset.trim().parse::<u64>().unwrap()
+        };
+        let answered = held(json["at"].as_str().unwrap());
+        assert!(answered >= committed, "round {round}: {json} is before {committed}");
+        for name in ["a", "b", "c"] {
+            let holds = held(&stage.ok(&format!("$APPLY --position {name}")));
+            assert!(holds >= committed, "round {round}: {name} holds {holds}, {committed} was committed");
+        }
+    }
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
