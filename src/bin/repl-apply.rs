@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 
-use repl::cli::alert::Alarm;
+use repl::cli::alert::{self, Alarm};
 use repl::cli::apply::Args;
 use repl::cli::config::Line;
 use repl::cli::restrict::{self, Question};
-use repl::cli::{args, config, narrate, report};
+use repl::cli::{args, narrate, report};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::link::{self, Inlet};
@@ -21,12 +21,7 @@ use repl::value::exit::{Code, fail};
 const NAME: &str = "repl-apply";
 
 fn main() -> ExitCode {
-    let line: Line<Args> = match config::parse(NAME) {
-        Ok(line) => line,
-        Err(code) => return ExitCode::from(code as u8),
-    };
-    let alarm = Alarm::new(NAME, &line.args.alerts, &line.args.talk);
-    alarm.exit(run(line, &alarm))
+    alert::start(NAME, |args: &Args| (&args.alerts, &args.talk), run)
 }
 
 fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 
-use repl::cli::alert::Alarm;
+use repl::cli::alert::{self, Alarm};
 use repl::cli::config::Line;
 use repl::cli::ship::{Args, kept::Kept, receivers};
-use repl::cli::{args, config, narrate};
+use repl::cli::{args, narrate};
 use repl::edge::bell::Bell;
 use repl::edge::dir::Dir;
 use repl::edge::signal::{Stop, Wish};
@@ -22,12 +22,7 @@ use repl::value::exit::{Code, Failure, fail};
 const NAME: &str = "repl-ship";
 
 fn main() -> ExitCode {
-    let line: Line<Args> = match config::parse(NAME) {
-        Ok(line) => line,
-        Err(code) => return ExitCode::from(code as u8),
-    };
-    let alarm = Alarm::new(NAME, &line.args.alerts, &line.args.talk);
-    alarm.exit(run(line, &alarm))
+    alert::start(NAME, |args: &Args| (&args.alerts, &args.talk), run)
 }
 
 fn run(line: Line<Args>, alarm: &Alarm) -> Result<()> {

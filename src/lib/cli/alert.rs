@@ -13,10 +13,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, CommandFactory, FromArgMatches};
 use parking_lot::Mutex;
 
 use super::args::Talk;
+use super::config::{self, Line};
 use super::report;
 use crate::edge::clock;
 use crate::edge::dir::Dir;
@@ -89,9 +90,24 @@ struct Caller {
     ends: OnceLock<Instant>,
 }
 
+/// Runs a command that somebody may be called for, with its command line, and reports.
+pub fn start<A: CommandFactory + FromArgMatches>(
+    command: &'static str,
+    ordered: impl FnOnce(&A) -> (&Alerts, &Talk),
+    run: impl FnOnce(Line<A>, &Alarm) -> Result<()>,
+) -> ExitCode {
+    let line = match config::parse(command) {
+        Ok(line) => line,
+        Err(code) => return ExitCode::from(code as u8),
+    };
+    let (alerts, talk) = ordered(&line.args);
+    let alarm = Alarm::new(command, alerts, talk);
+    alarm.exit(run(line, &alarm))
+}
+
 impl Alarm {
     /// An alarm as it was ordered.
-    pub fn new(command: &'static str, alerts: &Alerts, talk: &Talk) -> Alarm {
+    fn new(command: &'static str, alerts: &Alerts, talk: &Talk) -> Alarm {
         let caller = alerts.on_error.clone().map(|ordered| {
             Arc::new(Caller {
                 command,
