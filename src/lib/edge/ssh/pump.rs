@@ -37,6 +37,8 @@ const PACKET_EXCEEDED: i32 = -25;
 const BURST: usize = 8;
 /// The library sends a keep-alive at most this often.
 const ASKED: Duration = Duration::from_secs(2);
+/// A silent host is asked this often before it is given up.
+const QUESTIONS: u32 = 2;
 /// The stream of a channel that carries standard error (RFC 4254, 5.2).
 const STANDARD_ERROR: i32 = 1;
 
@@ -98,8 +100,9 @@ pub(super) struct Pump<'a> {
     is_closed: bool,
     alive: Duration,
     heard: Instant,
-    /// When a sign of life was asked for that has not come yet.
-    asked: Option<Instant>,
+    /// How often a sign of life was asked for since then, and when last.
+    questions: u32,
+    asked: Instant,
 }
 
 impl<'a> Pump<'a> {
@@ -132,7 +135,8 @@ impl<'a> Pump<'a> {
             is_closed: false,
             alive: alive.max(ASKED),
             heard: Instant::now(),
-            asked: None,
+            questions: 0,
+            asked: Instant::now(),
         })
     }
 
@@ -140,6 +144,9 @@ impl<'a> Pump<'a> {
     pub(super) fn run(mut self) -> io::Result<ExitStatus> {
         loop {
             let mut has_moved = self.receive()?;
+            if has_moved {
+                self.hear();
+            }
             self.check_whole()?;
             has_moved |= self.hand_over()?;
             has_moved |= self.speak()?;
@@ -292,6 +299,7 @@ impl<'a> Pump<'a> {
 
     /// Waits until something can be done, at most for a time; false when all is to end.
     fn wait(&mut self, time: Duration) -> io::Result<bool> {
+        self.ask()?;
         let mut direction = PollFlags::empty();
         let is_listening = !self.is_closed && (self.incoming.is_empty() || !self.is_quiet);
         if is_listening {
@@ -321,32 +329,38 @@ impl<'a> Pump<'a> {
         let has_heard = is_listening && !fds[1].revents().is_empty();
         drop(fds);
         // While nobody listens, silence says nothing.
-        self.check_alive(has_heard || !is_listening)?;
+        if has_heard || !is_listening {
+            self.hear();
+        }
+        self.check_alive()?;
         Ok(!is_over)
     }
 
-    /// Asks a silent host for a sign of life, and gives it up when none comes.
-    fn check_alive(&mut self, has_heard: bool) -> io::Result<()> {
+    fn hear(&mut self) {
         let now = Instant::now();
-        if has_heard {
-            (self.heard, self.asked) = (now, None);
-            return Ok(());
-        }
-        match self.asked {
-            Some(asked) if now - asked >= self.alive * 2 => {
-                let text = format!("nothing was heard for {} s", (now - self.heard).as_secs());
-                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        (self.heard, self.asked, self.questions) = (now, now, 0);
+    }
+
+    /// Asks a silent host for a sign of life. What follows is the wait, which sees the answer: any call of the library
+    /// would take it without a word.
+    fn ask(&mut self) -> io::Result<()> {
+        if self.questions < QUESTIONS && self.asked.elapsed() >= self.alive {
+            (self.asked, self.questions) = (Instant::now(), self.questions + 1);
+            // With something on its way already, that is the question.
+            if self.has_room()? {
+                self.session.keepalive_send()?;
             }
-            None if now - self.heard >= self.alive => {
-                self.asked = Some(now);
-                // With something on its way already, that is the question.
-                if self.has_room()? {
-                    self.session.keepalive_send()?;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Gives up a host that no question has brought a sign of life from.
+    fn check_alive(&self) -> io::Result<()> {
+        if self.questions == QUESTIONS && self.asked.elapsed() >= self.alive {
+            let text = format!("nothing was heard for {} s", self.heard.elapsed().as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        Ok(())
     }
 }
 
