@@ -235,7 +235,7 @@ fn halt(rig: &Rig, mut ship: Running, how: usize) {
     ship.signal(if how == 0 { Signal::TERM } else { Signal::KILL });
     let ran = ship.wait();
     assert!(how != 0 || ran.code == 0, "{ran:?}");
-    eventually("no receiver", || rig.run("flock -n replica true").code == 0);
+    eventually("no receiver", || rig.run("flock -sn replica true").code == 0);
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn a_log_is_followed_while_it_is_written_rotated_and_flushed() {
         ship.signal(Signal::KILL);
         ship.wait();
         more(5);
-        eventually("no receiver", || rig.run("flock -n replica true").code == 0);
+        eventually("no receiver", || rig.run("flock -sn replica true").code == 0);
         ship = rig.spawn(&on(&server, "exec $SHIP --poll 50ms --state state --via \"exec $APPLY --acks replica\""));
         more(15);
     });
@@ -181,7 +181,7 @@ fn a_killed_server_s_files_are_shipped_with_their_torn_ends() {
         eventually("the next segment", || rig.replica().join(format!("bin.{:06}", sizes.len() + 2)).exists());
         ship.signal(Signal::TERM);
         drop(ship);
-        eventually("no receiver", || rig.run("flock -n replica true").code == 0);
+        eventually("no receiver", || rig.run("flock -sn replica true").code == 0);
         rig.ok(&on(&server, PASS));
         assert!(fs::read(rig.replica().join(&name)).unwrap() == bytes, "{name}");
         sizes.push(bytes.len());
@@ -227,7 +227,7 @@ fn a_log_that_is_begun_anew_is_diverged_and_overwrites_nothing() {
     rig.ok(&on(&server, PASS));
     let before = rig::segments(&rig.replica());
     let mut ship = rig.spawn(&on(&server, "exec $SHIP --poll 20ms --state state --via \"exec $APPLY --acks replica\""));
-    eventually("a sender", || rig.run("flock -n replica true").code != 0);
+    eventually("a sender", || rig.run("flock -sn replica true").code != 0);
     let second = server.sql("select unix_timestamp();");
     eventually("another second", || server.sql("select unix_timestamp();") != second);
     server.sql("reset master; insert into d.m values (3);");

@@ -135,7 +135,7 @@ fn kill_9_of_each_in_turn_loses_nothing_that_was_acknowledged() {
                 "ship" => {
                     ship.signal(Signal::KILL);
                     ship.wait();
-                    let free = || stage.run("flock -n standby/pg_wal true").code == 0;
+                    let free = || stage.run("flock -sn standby/pg_wal true").code == 0;
                     eventually("the receiver's end, since its input ends", free);
                 }
                 "apply" => kill_process(applier(&standby.wal()).unwrap(), Signal::KILL).unwrap(),
@@ -328,14 +328,14 @@ impl Senders<'_> {
     }
 
     fn end(&self) {
-        self.each("flock -n $lock true || kill $(sed 's/process //' $lock)");
-        eventually("the senders' end", || self.each("flock -n $lock true || exit 1").code == 0);
+        self.each("flock -sn $lock true || kill $(sed 's/process //' $lock)");
+        eventually("the senders' end", || self.each("flock -sn $lock true || exit 1").code == 0);
     }
 }
 
 impl Drop for Senders<'_> {
     fn drop(&mut self) {
-        self.each("flock -n $lock true || kill -9 $(sed 's/process //' $lock)");
+        self.each("flock -sn $lock true || kill -9 $(sed 's/process //' $lock)");
     }
 }
 

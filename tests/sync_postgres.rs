@@ -223,12 +223,12 @@ fn what_must_not_be_overwritten_is_refused_and_left_as_it_runs() {
     }
     // Log is still landed there; a hook can see to that.
     let mut ship = stage.spawn("ship", "exec $SHIP --state old --via '$APPLY --acks standby/pg_wal' master/pg_wal");
-    eventually("a receiver", || stage.run("flock -n standby/pg_wal true").code != 0);
+    eventually("a receiver", || stage.run("flock -sn standby/pg_wal true").code != 0);
     let ran = sync(&stage, &master, "", "master", "standby");
     ran.fails(7, "log is still landed in the destination");
     let process = fs::read(standby.data.join("postmaster.pid")).unwrap() == process;
     assert!(process, "it was restarted");
-    let wait = "while ! flock -n standby/pg_wal true; do sleep 0.02; done";
+    let wait = "while ! flock -sn standby/pg_wal true; do sleep 0.02; done";
     let hook = format!("--hook before-stop='kill {}; {wait}'", ship.child.id());
     let ran = sync(&stage, &master, &hook, "master", "standby");
     assert_eq!(ran.code, 0, "{ran:?}");

@@ -97,7 +97,7 @@ fn a_lock_file_that_a_killed_pass_left_alarms_nobody() {
     fs::write(rig.path("job.lock"), "1 4194999\n").unwrap();
     rig.ok("mkfifo go");
     let mut holder = rig.spawn("flock job.lock cat go");
-    eventually("the lock to be taken", || rig.run("flock -n job.lock true").code == 1);
+    eventually("the lock to be taken", || rig.run("flock -sn job.lock true").code == 1);
     let job = format!("export REPL_LOCK=$PWD/job.lock; {} job.env", script("repl-cron"));
     silent(&rig.run(&job));
     assert!(!rig.replica().exists());

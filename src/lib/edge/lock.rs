@@ -1,5 +1,8 @@
 //! One writer per directory. The lock is an flock: it dies with its process, whatever killed it, and no child inherits
 //! it, since the descriptor is closed on exec. The file's text names the holder for the one who is refused.
+//!
+//! To look whether a lock is held is to take it for an instant, and whoever came at that instant to take it in earnest
+//! would be refused. So who only looks shares the lock, and a taker who finds it only shared tries again.
 
 use std::fs::File;
 use std::io;
@@ -69,8 +72,8 @@ impl Lock {
         let Some(file) = dir.open_read(name)? else {
             return Ok(false);
         };
-        // Ours for an instant; it goes with the descriptor.
-        try_lock(&file).map(|is_free| !is_free).with_context(|| format!("cannot lock {}", dir.shown(name)))
+        // It goes with the descriptor.
+        look(&file).map(|is_free| !is_free).with_context(|| format!("cannot lock {}", dir.shown(name)))
     }
 
     /// Locks a directory itself, or says that another process has it (exit code 7).
@@ -116,7 +119,23 @@ pub(super) fn wait(fd: impl AsFd) -> io::Result<()> {
 
 /// Takes the lock; false when another open file has it.
 fn try_lock(fd: impl AsFd) -> io::Result<bool> {
-    match flock(fd, FlockOperation::NonBlockingLockExclusive) {
+    loop {
+        if attempt(&fd, FlockOperation::NonBlockingLockExclusive)? {
+            return Ok(true);
+        }
+        if !look(&fd)? {
+            return Ok(false);
+        }
+    }
+}
+
+/// Whether nobody has the lock, but perhaps others who look; it is shared with them from now on.
+fn look(fd: impl AsFd) -> io::Result<bool> {
+    attempt(fd, FlockOperation::NonBlockingLockShared)
+}
+
+fn attempt(fd: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
+    match flock(fd, operation) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
@@ -153,5 +172,25 @@ mod tests {
         assert_eq!(dir.read_small("one", 9).unwrap().unwrap(), b"text");
         drop(held);
         assert!(!Lock::is_held(&dir, "one").unwrap());
+    }
+
+    #[test]
+    fn who_only_looks_keeps_nobody_from_taking() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        drop(Lock::take(&dir, "lock").unwrap());
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        Lock::is_held(&dir, "lock").unwrap();
+                    }
+                });
+            }
+            let refused = (0..2000).filter(|_| Lock::take(&dir, "lock").is_err()).count();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
     }
 }

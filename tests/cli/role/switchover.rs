@@ -266,7 +266,7 @@ fn a_sender_by_another_state_is_found_before_anything_is_stopped() {
     assert!(!rig.path("acts").exists());
     drop(sender);
     let mut sender = rig.spawn(&follow.replace("STATE", "a-state"));
-    eventually("the sender", || rig.run("flock -n a-state/lock true").code != 0);
+    eventually("the sender", || rig.run("flock -sn a-state/lock true").code != 0);
     assert_eq!(switch(&rig, "a", "b", "").code, 0);
     sender.wait();
     switched(&rig, "a", "b", 2);
