@@ -113,11 +113,14 @@ fn what_can_never_be_is_refused_at_once() {
 fn a_log_that_has_begun_anew_is_confirmed_by_nobody() {
     let rig = Rig::new();
     rig.write("log.1", noise(3000, 1));
-    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a", "exec \"$APPLY\" --acks b"], "--heartbeat 100ms");
+    // The question comes before anybody has looked.
+    let rarely = "--poll 60s --heartbeat 60s --timeout 90s";
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a", "exec \"$APPLY\" --acks b"], rarely);
     rig.ok("$WAIT now --state state --ack all --timeout 60s");
     rig.ok("rm master/log.1; head -c 500 /dev/urandom >master/log.1");
     rig.run("$WAIT now --state state --ack all --timeout 60s")
         .fails(4, "the log ends at 1-1:500, and has ended at 1-1:3000");
+    ship.signal(Signal::USR1);
     assert!(ship.wait().code > 0);
     // Another process knows what the one before knew, and confirms nothing by it.
     let mut ship = follow(&rig, &["exit 8", "exit 8"], "");

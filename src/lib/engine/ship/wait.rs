@@ -97,8 +97,9 @@ impl<'a> Desk<'a> {
         let question = self.question(&stream);
         let last = match question {
             _ if place >= MOST => Some(Answer::Refuse(Code::Busy, "too many wait already".into())),
-            None => Some(Answer::Refuse(Code::Usage, "that is no question of repl-wait".into())),
             Some(question) => self.answer(question, &stream, &answer),
+            None if self.board.look(|facts| facts.is_over) => Some(ends()),
+            None => Some(Answer::Refuse(Code::Usage, "that is no question of repl-wait".into())),
         };
         if let Some(last) = last {
             let _ = answer(last);
@@ -189,11 +190,15 @@ impl<'a> Desk<'a> {
             match self.board.wait(Instant::now() + LOOK, verdict) {
                 Waited::So(answer) => return Some(answer),
                 Waited::Not => {}
-                Waited::Over => return Some(Answer::Refuse(Code::Link, "repl-ship ends".into())),
+                Waited::Over => return Some(ends()),
             }
         }
         None
     }
+}
+
+fn ends() -> Answer {
+    Answer::Refuse(Code::Link, "repl-ship ends".into())
 }
 
 /// What there is to say now, if anything.
