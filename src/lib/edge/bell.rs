@@ -14,7 +14,7 @@ pub struct Bell(Arc<Inner>);
 struct Inner {
     is_rung: Mutex<bool>,
     wake: Condvar,
-    /// Bells of other threads that the same events are for.
+    /// Bells of other threads that the same events are for, and perhaps others.
     followers: Mutex<Vec<Weak<Inner>>>,
 }
 
@@ -24,7 +24,8 @@ impl Bell {
         Bell::default()
     }
 
-    /// Another bell, for a thread of its own, that is rung with this one as long as somebody has it.
+    /// Another bell, for a thread of its own, that is rung with this one as long as somebody has it. Rung by itself it
+    /// leaves this one silent.
     #[must_use]
     pub fn follower(&self) -> Bell {
         let bell = Bell::new();
@@ -37,9 +38,6 @@ impl Bell {
     /// Wakes the waiter, or the next one to wait.
     pub fn ring(&self) {
         self.0.ring();
-        for follower in self.0.followers.lock().iter().filter_map(Weak::upgrade) {
-            follower.ring();
-        }
     }
 
     /// Waits for a ring, at most until the deadline.
@@ -58,5 +56,8 @@ impl Inner {
     fn ring(&self) {
         *self.is_rung.lock() = true;
         self.wake.notify_all();
+        for follower in self.followers.lock().iter().filter_map(Weak::upgrade) {
+            follower.ring();
+        }
     }
 }

@@ -166,7 +166,9 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 pub fn run(dir: &Dir, receivers: Vec<Receiver>, options: &Options, ship: Shipping<'_>) -> Result<()> {
     let Shipping { ledger, mut status, release, state, calls, monitor } = ship;
     check_taken_up(dir, options, monitor)?;
-    let _watch = start_watch(dir, options, &calls.bell, monitor);
+    // Log is the lanes' business: whoever waits by the bell of the calls sleeps on.
+    let news = calls.bell.follower();
+    let _watch = start_watch(dir, options, &news, monitor);
     let releasing = release.as_ref().map(|_| Releasing::default());
     let releasing = releasing.as_ref();
     if let Some(release) = &release {
@@ -188,6 +190,7 @@ pub fn run(dir: &Dir, receivers: Vec<Receiver>, options: &Options, ship: Shippin
         // Only the one that keeps the state is paused by it.
         state: state.filter(|_| status.is_some() && !options.once),
         calls: &calls,
+        news: &news,
         monitor,
     };
     std::thread::scope(|scope| {
@@ -222,7 +225,7 @@ pub struct Shipping<'a> {
 
 /// What may come from outside while it ships.
 pub struct Calls<'a> {
-    /// Rung by signals and by changes in the directory.
+    /// Rung by signals.
     pub bell: Bell,
     /// Whether an end was asked for.
     pub stop: &'a Stop,

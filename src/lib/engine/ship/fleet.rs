@@ -20,6 +20,7 @@ use super::status::Status;
 use super::tap::Tap;
 use super::wait::Desk;
 use super::{Calls, Options, Receiver};
+use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
 use crate::engine::note::{Monitor, Note, Trouble};
 use crate::engine::role;
@@ -53,6 +54,8 @@ pub(super) struct Fleet<'a> {
     /// Where it is written that shipping is paused.
     pub(super) state: Option<&'a Dir>,
     pub(super) calls: &'a Calls<'a>,
+    /// Rung by signals, too, and by changes in the log's directory.
+    pub(super) news: &'a Bell,
     pub(super) monitor: &'a Monitor,
 }
 
@@ -153,7 +156,7 @@ impl<'a> Fleet<'a> {
     ) where
         'a: 'scope,
     {
-        let orders = Arc::new(Orders::new(&self.calls.bell, self.calls.stop));
+        let orders = Arc::new(Orders::new(self.news, self.calls.stop));
         let name = receiver.name.clone();
         crew.working.insert(id, Working { name: name.clone(), orders: Arc::clone(&orders), is_off: false });
         self.board.lost(id, Link::Connecting, None);

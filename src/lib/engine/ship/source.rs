@@ -92,7 +92,7 @@ pub(super) struct Source {
 impl Source {
     /// A directory, of which only what it holds counts when it is a replica's.
     pub(super) fn new(dir: Dir, scheme: Scheme, options: Options) -> Result<Source> {
-        let buffer = Buffer { bytes: Vec::new(), at: 0, length: 0, look: LOOK_LEAST };
+        let buffer = Buffer { bytes: Vec::new(), at: 0, length: 0 };
         let mut source = Source {
             dir,
             scheme,
@@ -411,10 +411,12 @@ impl Source {
         }
         open.sparse = meta.blocks() * 512 < meta.len();
         let before = (open.scanner.safe(), open.scanner.boundary());
+        // What has grown is news, all of it, and is synced at once.
+        let want = if meta.len() > open.looked { LOOK_MOST } else { LOOK_LEAST };
         open.scanner.rewind();
         loop {
             let bytes = buffer
-                .read(&open.file, open.scanner.at(), buffer.look)
+                .read(&open.file, open.scanner.at(), want)
                 .with_context(|| format!("cannot read {}", dir.shown(&open.name)))?;
             if bytes.is_empty() {
                 break;
@@ -428,8 +430,8 @@ impl Source {
             }
         }
         let more = open.scanner.safe() > before.0;
-        let goes_on = more && open.scanner.is_hungry() && buffer.length == buffer.look;
-        buffer.look = if goes_on { (buffer.look * 2).min(LOOK_MOST) } else { LOOK_LEAST };
+        let goes_on = more && open.scanner.is_hungry() && buffer.length == want;
+        open.looked = if goes_on { 0 } else { meta.len() };
         Ok(more || (self.limit_depends_on_boundary() && self.boundary() != before.1))
     }
 

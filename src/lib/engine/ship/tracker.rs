@@ -23,6 +23,8 @@ struct Heard {
     ack: Ack,
     /// Whether it has acknowledged anything, be it that it has nothing.
     has_acked: bool,
+    /// Whether somebody was told what is acknowledged, and is to be woken by more.
+    is_asked: bool,
     ended: Option<Ended>,
 }
 
@@ -37,17 +39,30 @@ pub(super) struct Ended {
     pub(super) said: bool,
 }
 
+/// What follows from a line.
+enum Heed {
+    /// Whoever waits is to look.
+    Ring,
+    /// Nobody waits for it.
+    Nothing,
+    /// No more lines come.
+    End(Ended),
+}
+
 impl Tracker {
-    /// Reads lines until the channel ends; `news` is called with each, and `bell` is rung. `lost` is called when the
-    /// receiver is silent or talks nonsense, so that whoever is stuck writing to it comes free.
+    /// Reads lines until the channel ends; `news` is called with each, and `bell` is rung, for an acknowledgement only once
+    /// somebody has asked for one: a lane that follows has nothing to do for each. `lost` is called when the receiver is
+    /// silent or talks nonsense, so that whoever is stuck writing to it comes free.
     pub(super) fn listen(&self, input: impl Read, bell: &Bell, lost: &dyn Fn(), news: &dyn Fn(&Line)) {
         let mut lines = BufReader::new(input);
         let ended = loop {
             match next_line(&mut lines) {
                 Ok(Some(line)) => {
                     news(&line);
-                    if let Some(ended) = self.hear(line) {
-                        break ended;
+                    match self.hear(line) {
+                        Heed::Ring => bell.ring(),
+                        Heed::Nothing => {}
+                        Heed::End(ended) => break ended,
                     }
                 }
                 Ok(None) => break Ended { code: Code::Link, text: "the receiver is gone".into(), said: false },
@@ -60,13 +75,12 @@ impl Tracker {
                     break Ended { code: if self.welcome().is_some() { Code::Link } else { code }, text, said: false };
                 }
             }
-            bell.ring();
         };
         self.0.lock().ended = Some(ended);
         bell.ring();
     }
 
-    fn hear(&self, line: Line) -> Option<Ended> {
+    fn hear(&self, line: Line) -> Heed {
         let mut heard = self.0.lock();
         match line {
             Line::Welcome(welcome) => {
@@ -79,10 +93,13 @@ impl Tracker {
             Line::Ack(ack) => {
                 heard.ack = ack;
                 heard.has_acked = true;
+                if !heard.is_asked {
+                    return Heed::Nothing;
+                }
             }
-            Line::Refuse(code, text) => return Some(Ended { code, text, said: true }),
+            Line::Refuse(code, text) => return Heed::End(Ended { code, text, said: true }),
         }
-        None
+        Heed::Ring
     }
 
     /// The greeting, once it came.
@@ -92,7 +109,8 @@ impl Tracker {
 
     /// Whether this much is on stable storage there: acknowledged, or held when it greeted.
     pub(super) fn has_flushed(&self, position: Position) -> bool {
-        let heard = self.0.lock();
+        let mut heard = self.0.lock();
+        heard.is_asked = true;
         heard.ack.flushed.max(heard.held) >= Some(position)
     }
 
@@ -100,6 +118,7 @@ impl Tracker {
     /// holds at any time, also before it has compared anything.)
     pub(super) fn has_gone_back(&self) -> bool {
         let mut heard = self.0.lock();
+        heard.is_asked = true;
         let has = heard.has_acked && heard.ack.received < heard.held;
         heard.held = heard.held.filter(|_| !has);
         has
@@ -150,7 +169,7 @@ mod tests {
     fn what_it_set_aside_is_not_flushed_and_to_hold_it_still_is_not_to_set_it_aside() {
         let at = |text: &str| text.parse::<Position>().unwrap();
         let tracker = Tracker::default();
-        let hear = |line: &str| assert!(tracker.hear(Line::parse(line.as_bytes()).unwrap()).is_none());
+        let hear = |line: &str| drop(tracker.hear(Line::parse(line.as_bytes()).unwrap()));
         hear("welcome v=1 set=- engine=plain site=- epoch=0 at=1-3:9+0123456789abcdef");
         assert!(tracker.has_flushed(at("1-3:9")) && !tracker.has_flushed(at("1-3:10")));
         assert!(!tracker.has_gone_back());

@@ -147,6 +147,7 @@ impl Source {
             sent: 0,
             running: self.scheme.running(),
             marked: 0,
+            looked: 0,
             synced: 0,
             sparse: meta.blocks() * 512 < meta.len(),
             closed: None,

@@ -12,7 +12,8 @@ use crate::rule::scheme::Scanner;
 use crate::value::digest::Running;
 use crate::value::position::Segment;
 
-/// First and largest read of a look. A segment that is being written has little news, often.
+/// Bytes of a look at what is there, where little is to be expected, and much. A file that is used again, or was made in
+/// its full size, has little news, often.
 pub(super) const LOOK_LEAST: usize = 1 << 14;
 pub(super) const LOOK_MOST: usize = 1 << 18;
 
@@ -28,6 +29,8 @@ pub(super) struct Open {
     pub(super) sent: u64,
     pub(super) running: Running,
     pub(super) marked: u64,
+    /// The size of the file when it was looked at last; 0 when more is to be expected in it.
+    pub(super) looked: u64,
     /// Bytes that are known to be on disk.
     pub(super) synced: u64,
     pub(super) sparse: bool,
@@ -42,7 +45,6 @@ pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
     pub(super) at: u64,
     pub(super) length: usize,
-    pub(super) look: usize,
 }
 
 impl Open {
