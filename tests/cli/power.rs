@@ -14,23 +14,23 @@ use rustix::process::Signal;
 
 use super::rig::{Rig, Running, eventually, noise};
 
-/// `EXT4_IOC_SHUTDOWN`, without a flush of the file system's journal: nothing is written from then on.
+/// `EXT4_IOC_SHUTDOWN`, which is `XFS_IOC_GOINGDOWN` too, without a flush of the file system's journal: nothing is written from then on.
 const CUT: &str = "import fcntl, os, struct, sys
 files = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
 for file in files: fcntl.ioctl(file, 0x8004587d, struct.pack('I', 2))";
 
-/// File systems of ext4 in files, one for each receiver.
+/// File systems in files, one for each receiver.
 struct Disks<'a> {
     rig: &'a Rig,
     names: Vec<&'static str>,
 }
 
 impl<'a> Disks<'a> {
-    /// `None` where this process may not mount.
-    fn new(rig: &'a Rig, names: &[&'static str]) -> Option<Disks<'a>> {
+    /// Made by a command; `None` where this process may not mount, or the kernel has no such file system.
+    fn new(rig: &'a Rig, names: &[&'static str], make: &str) -> Option<Disks<'a>> {
         let disks = Disks { rig, names: names.to_vec() };
         for name in names {
-            let ran = rig.run(&format!("mkdir {name}; truncate -s 48M {name}.img && mkfs.ext4 -qF {name}.img"));
+            let ran = rig.run(&format!("mkdir {name}; truncate -s 320M {name}.img && {make} {name}.img"));
             assert_eq!(ran.code, 0, "{ran:?}");
         }
         let ran = disks.mount();
@@ -57,7 +57,9 @@ impl<'a> Disks<'a> {
 
     /// The machines come back.
     fn restore(&self) {
-        eventually("an end of all use", || self.each("{ ! mountpoint -q @ || umount @; }").code == 0);
+        // (What is cut off may not tell that it is a mount point.)
+        let unmount = "{ ! grep -q \" $PWD/@ \" /proc/self/mounts || umount @; }";
+        eventually("an end of all use", || self.each(unmount).code == 0);
         assert_eq!(self.mount().code, 0);
     }
 }
@@ -88,10 +90,19 @@ fn held(rig: &Rig, name: &str) -> u64 {
 }
 
 #[test]
-fn what_was_confirmed_by_a_quorum_is_on_a_quorum_after_power_cuts() {
+fn what_was_confirmed_by_a_quorum_is_on_a_quorum_after_power_cuts_on_ext4() {
+    quorum_outlives_power_cuts("mkfs.ext4 -qF");
+}
+
+#[test]
+fn what_was_confirmed_by_a_quorum_is_on_a_quorum_after_power_cuts_on_xfs() {
+    quorum_outlives_power_cuts("mkfs.xfs -q");
+}
+
+fn quorum_outlives_power_cuts(make: &str) {
     let names = ["a", "b", "c"];
     let rig = Rig::new();
-    let Some(disks) = Disks::new(&rig, &names) else { return };
+    let Some(disks) = Disks::new(&rig, &names, make) else { return };
     rig.write("log.1", noise(100, 0));
     let (confirmed, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let write_and_wait = |round: u64| {
