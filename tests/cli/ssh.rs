@@ -152,3 +152,46 @@ fn a_restricted_key_can_append_and_nothing_else() {
     rig.run(&pass).fails(4, "diverged");
     assert_eq!(super::rig::segments(&root.join("one")), whole);
 }
+
+/// A network of its own, of which one packet in ten is lost, and now and then all for four seconds.
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_link_that_loses_packets_and_is_gone_now_and_then_lands_every_byte_once() {
+    let (rig, mut sshd) = (Rig::new(), Sshd::start());
+    // It is started again in that network.
+    sshd.stop();
+    let lossy = "ip link set lo up && nft 'add table inet l; add chain inet l in { type filter hook input priority 0; }; \
+                 add rule inet l in numgen random mod 10 == 0 drop'";
+    let ran = rig.run(&format!("unshare -n sh -c \"{lossy}\""));
+    if ran.code != 0 {
+        eprintln!("SKIPPED: cannot make a network here: {}", ran.err.trim());
+        return;
+    }
+    let flap = "while :; do sleep 4; nft 'add chain inet l out { type filter hook output priority 0; policy drop; }'; \
+                sleep 4; nft 'delete chain inet l out'; done";
+    let script = format!(
+        "set -e; {lossy}; /usr/sbin/sshd -D -e -f {} 2>sshd.err & {{ {flap}; }} & trap 'kill $(jobs -p)' EXIT\n\
+         $SHIP --pattern log.%S --state state --heartbeat 500ms --timeout 3s --via '{} {APPLY} --acks --timeout 3s {}' \
+         master",
+        sshd.path("sshd_config").display(),
+        sshd.ssh(),
+        rig.replica().display()
+    );
+    std::fs::write(rig.path("lossy.sh"), script).unwrap();
+    rig.write("log.1", noise(100_000, 1));
+    let mut ship = rig.spawn("exec unshare -n bash lossy.sh");
+    let held = || rig.run("$APPLY --position replica").out;
+    for sequence in 1..=3u64 {
+        eventually("a new segment", || held().starts_with(&format!("1-{sequence}:")));
+        for step in 0..50 {
+            rig.append(&format!("log.{sequence}"), noise(30_000, sequence * 100 + step));
+        }
+        rig.write(&format!("log.{}", sequence + 1), noise(10, sequence));
+    }
+    eventually("a link that was lost", || rig.run("grep -q '\"reconnects\": *[1-9]' state/status.json").code == 0);
+    rig.append("log.4", noise(100_000, 4));
+    eventually("all of it", || held().starts_with("1-4:100010"));
+    rig.assert_equal();
+    rig.run("kill $(sed 's/process //' state/lock)");
+    ship.wait();
+}
