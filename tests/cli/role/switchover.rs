@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::rig::{Ran, Rig, Sshd, eventually, segments};
+use crate::rig::{Ran, Rig, Running, Sshd, eventually, segments};
 
 /// Two sites, `a` (the master, told so) and `b`, which has all of its log. Their servers' commands note what is done.
 fn pair() -> Rig {
@@ -270,6 +270,26 @@ fn a_sender_by_another_state_is_found_before_anything_is_stopped() {
     assert_eq!(switch(&rig, "a", "b", "").code, 0);
     sender.wait();
     switched(&rig, "a", "b", 2);
+}
+
+#[test]
+fn a_site_that_becomes_the_master_already_is_waited_for() {
+    let rig = pair();
+    let waits = format!("until [ -e {root}/go ]; do sleep .02; done; ", root = rig.root.path().display());
+    rig.ok(&format!("sed -i 's|^promote = \"|&touch $PWD/begun; {waits}|' b.toml"));
+    let start = |how: &str, name: &str| {
+        Running::start(rig.sh(&format!("exec {how} $ROLE become --epoch 2 -c b.toml")), &rig.path(name))
+    };
+    let mut first = start("", "first");
+    eventually("the promote command", || rig.path("begun").exists());
+    let mut second = start("strace -o tried -e trace=flock", "second");
+    let tried = || fs::read_to_string(rig.path("tried")).unwrap_or_default();
+    eventually("its try", || tried().contains("EAGAIN"));
+    rig.ok("touch go");
+    assert_eq!(first.wait().out, "b is the master, epoch 2\n");
+    let ran = second.wait();
+    assert_eq!((ran.code, ran.out.as_str()), (0, "b is the master of epoch 2 already\n"), "{ran:?}");
+    assert_eq!(rig.ok("cat acts"), "b promote\n");
 }
 
 #[test]

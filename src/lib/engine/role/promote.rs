@@ -41,7 +41,9 @@ pub struct Order {
 
 /// Makes the site the master; returns what was done, or would be. The place has a state directory unless it is a dry run.
 pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<String>> {
-    let _lock = place.state.filter(|_| !order.is_dry).map(|state| Lock::take(state, LOCK)).transpose()?;
+    // One whose switchover was killed may still be at it.
+    let lock = |state| once_free(order.patience, || Lock::take(state, LOCK));
+    let _lock = place.state.filter(|_| !order.is_dry).map(lock).transpose()?;
     let told = super::told(place)?;
     // It has handed its role over, and nothing was received since.
     let was_master = told.as_ref().is_some_and(|told| told.role == Role::Receiver);
@@ -115,10 +117,14 @@ fn give_up(place: &Place<'_>, order: &Order) -> Result<()> {
 
 /// Waits until no receiver is at work here, and keeps others out.
 pub(super) fn alone(dir: &Dir, replica: &Dir, patience: Duration) -> Result<(Lock, Lock)> {
+    once_free(patience, || Ok((Lock::take(replica, "lock")?, Lock::take_directory(dir)?)))
+}
+
+/// Takes what another may have, until that has taken too long.
+fn once_free<T>(patience: Duration, take: impl Fn() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {
-        let taken = Lock::take(replica, "lock").and_then(|lock| Ok((lock, Lock::take_directory(dir)?)));
-        match taken {
+        match take() {
             Err(error) if code_of(&error) == Code::Busy && Instant::now() < deadline => std::thread::sleep(LOOK),
             taken => return taken,
         }
