@@ -2,11 +2,19 @@
 //! the old one ships no more and follows, and it goes back again, interrupted on the way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(unreachable_pub, reason = "all of it is one test crate")]
 
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/rig.rs"]
 mod rig;
+
+#[path = "switchover/cut.rs"]
+mod cut;
+#[path = "switchover/pair.rs"]
+mod pair;
+#[path = "switchover/postgres_pair.rs"]
+mod postgres_pair;
 
 use std::fs;
 use std::path::Path;

@@ -13,6 +13,7 @@ use crate::engine::sync::marker;
 use crate::engine::sync::profile::Profile;
 use crate::engine::sync::server::{Commands, Server};
 use crate::value::exit::{Code, Failure};
+use crate::value::position::Position;
 
 /// Ends the recovery of a standby, and waits until it takes writes. One that is promoted already has no such file.
 const PROMOTE: &str = r#"[ -e "$REPL_DIR/standby.signal" ] || exit 0
@@ -85,8 +86,11 @@ impl Database {
         Err(Failure::new(Code::Guarded, text).hint("status = \"CMD\" in [server], or promote = \"CMD\"").into())
     }
 
-    /// Makes it a master that runs. What was done already is not done again.
-    pub(super) fn lead(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
+    /// Makes it a master that runs, with all log that is held. What was done already is not done again.
+    pub(super) fn lead(&self, state: &Dir, held: Option<Position>, values: &[(&str, String)]) -> Result<()> {
+        if let Some(held) = held.filter(|_| self.profile == Profile::Postgres) {
+            self.catch_up(state, held)?;
+        }
         if let Some(promote) = &self.promote {
             return self.hook("promote", promote).run(&self.values(values));
         }
@@ -104,6 +108,23 @@ impl Database {
         }
         server.recover(&self.dir)?;
         server.start(&|| marker::guard(&self.dir)).map(drop)
+    }
+
+    /// A standby looks for a new timeline when it starts, and then each `wal_retrieve_retry_interval`. One that is promoted
+    /// before it has found the last one goes on from where that began, without any of it. Which one it has found shows in
+    /// its control file, from the next restartpoint on: where it does not, the standby is started again.
+    fn catch_up(&self, state: &Dir, held: Position) -> Result<()> {
+        let dir = Dir::open(&self.dir)?;
+        if dir.identity(STANDBY)?.is_none() {
+            return Ok(());
+        }
+        let mut server = self.server(state)?;
+        let found = self.profile.facts(&dir)?.place.map(|(timeline, _)| timeline);
+        if found.is_none_or(|found| found < held.segment.generation) && self.profile.user(&dir)?.is_some() {
+            server.stop()?;
+        }
+        // Also one that an earlier run has stopped.
+        server.bring_back(&|| marker::guard(&self.dir))
     }
 
     /// Prepares it to follow, whoever starts it.
@@ -140,7 +161,7 @@ impl Database {
             dir.remove(STANDBY)?;
             dir.sync()?;
         }
-        self.lead(state, values)
+        self.lead(state, None, values)
     }
 
     fn hook(&self, name: &'static str, command: &str) -> Hook {

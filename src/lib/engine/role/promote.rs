@@ -72,7 +72,7 @@ pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<
     check_held(held, order)?;
     let state = place.state.map_or_else(|| fail(Code::Usage, "no state directory"), Ok)?;
     fence(place.dir, &replica, state, order)?;
-    database.lead(state, &values(order, held))?;
+    database.lead(state, held.map(|held| held.held.position), &values(order, held))?;
     tell(state, order)?;
     drop(receivers);
     give_up(place, order)?;
