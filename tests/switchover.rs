@@ -9,6 +9,8 @@ mod postgres;
 #[path = "support/rig.rs"]
 mod rig;
 
+#[path = "switchover/berkeley_pair.rs"]
+mod berkeley_pair;
 #[path = "switchover/cut.rs"]
 mod cut;
 #[path = "switchover/pair.rs"]

@@ -78,7 +78,8 @@ impl<S: Servers> Pair<S> {
         self.check_rows("in order");
     }
 
-    fn command(&self) -> String {
+    /// What changes roles.
+    pub fn command(&self) -> String {
         format!("$ROLE switchover --to {} -c {}.toml", SITES[1 - self.master], SITES[self.master])
     }
 
@@ -91,7 +92,7 @@ impl<S: Servers> Pair<S> {
     }
 
     /// A pass from a site.
-    fn ship(&self, from: usize) -> Ran {
+    pub fn ship(&self, from: usize) -> Ran {
         self.servers.run(&self.shipping(from, "-S --retry-for 1ms"))
     }
 
@@ -108,7 +109,7 @@ impl<S: Servers> Pair<S> {
     }
 
     /// The master has each row that either server has said to be committed.
-    fn check_rows(&self, when: &str) {
+    pub fn check_rows(&self, when: &str) {
         let rows = SITES.map(|site| whole_lines(&self.servers.path(&format!("acked-{site}")))).concat();
         let path = self.servers.path("rows");
         fs::write(&path, &rows).unwrap();
@@ -116,7 +117,7 @@ impl<S: Servers> Pair<S> {
         assert!(lacks.trim().is_empty(), "{when}: of {} rows there are lost: {lacks}", rows.lines().count());
     }
 
-    fn wait_for_rows(&self) {
+    pub fn wait_for_rows(&self) {
         let before = self.acked();
         eventually("rows of this master", || self.acked() > before);
     }

@@ -102,7 +102,7 @@ impl Database {
         }
         let mut server = self.server(state)?;
         self.can_tell()?;
-        if self.profile == Profile::Bdb && server.confirm_down().is_err() {
+        if self.profile == Profile::Bdb && server.settle()? {
             // It was started before we could say so.
             return Ok(());
         }

@@ -174,6 +174,24 @@ impl Server {
         }
     }
 
+    /// Whether it runs, waiting until that is plain: what an earlier run has begun may still be at work there, and that the
+    /// status command does not say of it. Without one, whoever uses the directory is the server.
+    pub fn settle(&self) -> Result<bool> {
+        let deadline = Instant::now() + GRACE.min(self.commands.timeout);
+        loop {
+            let says = self.ask_status()?;
+            let sight = self.look_when(says)?;
+            let runs = matches!(sight, Sight::Runs(_));
+            if !runs || says != Some(false) {
+                return Ok(runs);
+            }
+            if Instant::now() >= deadline {
+                return Err(self.in_use(&sight).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Starts the server on the new directory: if we have stopped it, or if the operator has said how to start it. `guard`
     /// is asked first whether the directory may be used. False when there was nothing to start.
     pub fn start(&mut self, guard: &dyn Fn() -> Result<()>) -> Result<bool> {
@@ -325,7 +343,11 @@ impl Server {
         if !self.destination.exists() {
             return Ok(Sight::Down);
         }
-        let says = self.ask_status()?;
+        self.look_when(self.ask_status()?)
+    }
+
+    /// The same with what the status command has said.
+    fn look_when(&self, says: Option<bool>) -> Result<Sight> {
         if says == Some(true) {
             return Ok(Sight::Runs("the status command says so".to_owned()));
         }
