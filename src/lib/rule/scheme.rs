@@ -14,7 +14,7 @@ mod scanner;
 pub use self::kind::{ENGINES, Engine, Kind};
 #[cfg(test)]
 use self::scanner::beside;
-pub use self::scanner::{Beside, Closure, Scanner};
+pub use self::scanner::{Behind, Beside, Closure, Scanner};
 
 use super::pattern::Pattern;
 use crate::value::digest::{Mask, Running};

@@ -254,10 +254,10 @@ impl<'a> Fleet<'a> {
             return;
         }
         // What cannot be read is the lanes' to report.
-        if let Ok(Some((end, boundary))) = self.desk.look() {
-            self.board.reached(Some(end));
+        if let Ok(Some(gauge)) = self.desk.look() {
+            self.board.reached(Some(gauge.end));
             // It waits to be confirmed, though nobody is there.
-            boundary.inspect(|boundary| self.board.mark(*boundary));
+            gauge.boundary.inspect(|boundary| self.board.mark(*boundary));
         }
     }
 

@@ -7,7 +7,7 @@
 //! that an engine which removes its logs cannot take away what we have not read yet.
 
 mod closing;
-mod gauge;
+pub(super) mod gauge;
 pub(super) mod locate;
 mod reading;
 

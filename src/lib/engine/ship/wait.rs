@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::board::{Board, Facts, Waited};
 use super::source::Source;
+use super::source::gauge::Gauge;
 use crate::edge::dir::Dir;
 use crate::edge::read::prefix;
 use crate::edge::socket::{self, Listener};
@@ -31,6 +32,9 @@ pub const SOCKET: &str = "wait";
 const MOST: usize = 512;
 /// How often it is looked whether anybody still waits.
 const LOOK: Duration = Duration::from_millis(250);
+/// For how long it is looked again at log that may be on its way, and how often.
+const DOUBT: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(50);
 /// How long a question may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,8 +84,8 @@ impl<'a> Desk<'a> {
         });
     }
 
-    /// The log's end and its last boundary, as of now.
-    pub(super) fn look(&self) -> Result<Option<(Position, Option<Position>)>> {
+    /// The log's end, as of now.
+    pub(super) fn look(&self) -> Result<Option<Gauge>> {
         let mut gauge = self.gauge.lock();
         let source = match &mut *gauge {
             Some(source) => source,
@@ -131,7 +135,7 @@ impl<'a> Desk<'a> {
     fn end(&self) -> Result<Option<Position>> {
         // Asked first: it may grow while we look.
         let before = self.board.look(|facts| facts.end);
-        let end = self.look()?.map(|(end, _)| end);
+        let end = self.whole()?.map(|gauge| gauge.end);
         match before {
             Some(before) if end < Some(before) => {
                 let end = end.map_or_else(|| "nowhere".to_owned(), |end| end.to_string());
@@ -144,6 +148,27 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// The log's end with all that was written before it. Where that cannot be read nobody can say who has it.
+    fn whole(&self) -> Result<Option<Gauge>> {
+        let (deadline, mut reaches) = (Instant::now() + DOUBT, None);
+        loop {
+            let gauge = self.look()?;
+            let Some(damage) = gauge.as_ref().and_then(|gauge| gauge.damage.as_ref()) else {
+                return Ok(gauge);
+            };
+            if !damage.may_pass || Instant::now() >= deadline {
+                return fail(Code::Corrupt, damage.text.clone());
+            }
+            // What was on its way is there, though by now more is.
+            if gauge.as_ref().map(|gauge| gauge.end) > *reaches.get_or_insert(Some(damage.reaches)) {
+                return Ok(gauge);
+            }
+            if let Waited::Over = self.board.wait(Instant::now() + MOMENT, |_| None::<()>) {
+                return fail(Code::Link, "repl-ship ends");
+            }
+        }
+    }
+
     /// What is waited for. A proof that is not of this log is an error; of a segment that is not here any more none can
     /// be had, and the receivers have proven that one.
     fn place(&self, what: What) -> Result<Option<Position>> {
@@ -152,7 +177,7 @@ impl<'a> Desk<'a> {
             What::At(mark) => mark,
         };
         let Position { segment, offset } = mark.position;
-        let newest = self.look()?.map(|(end, _)| end.segment);
+        let newest = self.look()?.map(|gauge| gauge.end.segment);
         if let Some(newest) = newest.filter(|newest| segment.generation < newest.generation)
             && let Some(past) = log::lineage(self.dir, self.scheme, newest.generation)?
             && !past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)

@@ -8,6 +8,7 @@
 //! All numbers are in the byte order of the machine that wrote the log; the magic number shows which.
 //! Encrypted logs have another header and are refused as damaged.
 
+mod behind;
 pub mod checkpoint;
 mod checksum;
 

@@ -27,7 +27,7 @@ pub use self::transactions::{Transaction, Transactions, before};
 use self::event::{Beginning, CHECKSUM, Description, HEADER, Header, MAGIC};
 use self::next::Next;
 use self::search::Search;
-use super::{Beside, Closure, Mark};
+use super::{Behind, Beside, Closure, Mark};
 use crate::rule::pattern::Pattern;
 use crate::value::digest::Mask;
 use crate::value::escape::show;
@@ -334,6 +334,21 @@ impl Scanner {
         if !self.past {
             self.boundary = Some(Mark { offset: self.safe, time: Some(time) });
         }
+    }
+
+    /// See [`super::Scanner::is_end`]: a file's size is its end, and an event of which not all bytes are there is on its way,
+    /// or a crash has torn it.
+    pub fn is_end(&self) -> bool {
+        !matches!(self.stop, Some(Stop::Bad(_)))
+    }
+
+    /// See [`super::Scanner::behind`]: whatever is in the file was written, and in order, but for zeros that a power failure
+    /// leaves.
+    pub fn behind(&self, bytes: &[u8]) -> Option<Behind> {
+        let mut search = Search::new(self.safe, self.is_checked);
+        search.take(bytes);
+        let wrong = bytes.iter().any(|byte| *byte != 0).then_some(self.safe);
+        search.found().or(wrong).map(|offset| Behind { offset, is_later: true })
     }
 
     /// See [`super::Scanner::trouble`].

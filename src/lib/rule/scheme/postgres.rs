@@ -12,6 +12,7 @@
 //! Timelines are generations. A new one begins with a copy of its parent's last segment up to the fork, which its
 //! `.history` file names.
 
+mod behind;
 mod header;
 mod names;
 mod record;
@@ -115,11 +116,9 @@ pub struct Scanner {
     carried: Carried,
 }
 
-/// What the segment before handed over.
+/// What the segment before handed over, where it was read to its end: then nothing else can go on here.
 #[derive(Clone, Debug)]
 struct Carried {
-    /// Whether it was read to its end: then nothing else can go on here.
-    is_known: bool,
     /// A record that goes on here, as far as it was read.
     record: Partial,
     /// Or how much is left of one that was not read from its beginning.
@@ -131,8 +130,7 @@ struct Carried {
 }
 
 impl Carried {
-    const NOTHING: Carried =
-        Carried { is_known: false, record: Partial::NONE, unknown: 0, last: None, magic: 0, timeline: 0 };
+    const NOTHING: Carried = Carried { record: Partial::NONE, unknown: 0, last: None, magic: 0, timeline: 0 };
 }
 
 impl Scanner {
@@ -212,7 +210,7 @@ impl Scanner {
             self.carried = before.carried.clone();
         } else if before.segment.sequence.checked_add(1) == Some(self.segment.sequence) && before.is_read() {
             let Scanner { unknown, last, magic, timeline, .. } = *before;
-            self.carried = Carried { is_known: true, record: before.record.clone(), unknown, last, magic, timeline };
+            self.carried = Carried { record: before.record.clone(), unknown, last, magic, timeline };
         }
         self.rewind();
     }
@@ -309,6 +307,8 @@ impl Scanner {
         if page.is_long != (begin == 0) || (self.magic != 0 && page.magic != self.magic) {
             return bad(format!("the page header at {begin} is of another kind"));
         }
+        // No page before it was read, of this segment or the one before.
+        let is_first = self.magic == 0;
         self.magic = page.magic;
         if begin == 0 && Cluster::read(&self.page) != Some(self.cluster) {
             let (system, size) = (u64_at(&self.page, 24), u32_at(&self.page, 32));
@@ -328,7 +328,7 @@ impl Scanner {
             (None, true) if page.overwrites => (self.record, self.unknown) = (Partial::NONE, 0),
             (None, true) => return bad(format!("the page at {begin} does not go on with the record before it")),
             (Some(length), true) if is_rest(length, left, self.unknown > 0) => {}
-            (Some(length), false) if begin == 0 && length > 0 && !self.carried.is_known => {
+            (Some(length), false) if is_first && length > 0 => {
                 self.unknown = u64::from(length).next_multiple_of(8);
             }
             (Some(length), _) => {

@@ -1,6 +1,7 @@
 //! Scanners: one interface to what each engine's file knows of its records.
 
 use super::{Mark, bdb, mariadb, plain, postgres};
+use crate::value::octets;
 use crate::value::position::Segment;
 use crate::value::time::Time;
 
@@ -28,6 +29,16 @@ pub struct Beside<'a> {
     pub next: &'a [u8],
     /// Whether still later ones are there.
     pub is_passed: bool,
+}
+
+/// What shows that a log goes on behind the place where its whole records end: what lies between cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Where in the segment.
+    pub offset: u64,
+    /// Whether it was written after all that lies before it. Else that may still be on its way, and it must be looked at
+    /// again in a while.
+    pub is_later: bool,
 }
 
 /// Reads a segment's bytes in order and says how far they are complete, checked records.
@@ -106,6 +117,28 @@ impl Scanner {
     /// [`Scanner::at`] on, while [`Scanner::is_hungry`], before [`Scanner::closure`]. False where there is no need to.
     pub fn search(&mut self) -> bool {
         if let Scanner::Mariadb(scanner) = self { scanner.search() } else { false }
+    }
+
+    /// Whether the bytes from [`Scanner::safe`] on are what is behind the end of a log: nothing, or nothing that was
+    /// written since. When they are not, a record may be on its way, or a crash has torn one, or there is damage: see
+    /// [`Scanner::behind`].
+    pub fn is_end(&self, bytes: &[u8]) -> bool {
+        match self {
+            Scanner::Raw(_) => true,
+            Scanner::Bdb(_) => octets::is_zero(bytes),
+            Scanner::Postgres(scanner) => scanner.is_end(bytes),
+            Scanner::Mariadb(scanner) => scanner.is_end(),
+        }
+    }
+
+    /// What shows that the log goes on behind [`Scanner::safe`], in the bytes from there on.
+    pub fn behind(&self, bytes: &[u8]) -> Option<Behind> {
+        match self {
+            Scanner::Raw(_) => None,
+            Scanner::Bdb(scanner) => scanner.behind(bytes),
+            Scanner::Postgres(scanner) => scanner.behind(bytes),
+            Scanner::Mariadb(scanner) => scanner.behind(bytes),
+        }
     }
 
     /// Whether the bytes behind [`Scanner::safe`], no whole record, can be all that the engine wrote: it encrypts them, or

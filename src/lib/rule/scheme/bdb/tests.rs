@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod any;
+mod behind;
 mod log;
 
 use self::log::Log;
