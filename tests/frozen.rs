@@ -11,6 +11,7 @@ use repl::engine::archive::lease::{self, Lease};
 use repl::engine::prune::dropped::{self, Dropped};
 use repl::engine::role::pause::{self, Direction};
 use repl::engine::role::record::{self as role, Role};
+use repl::engine::ship::{earlier, status};
 use repl::engine::site::{horizon, master};
 use repl::engine::sync::journal::op::{Extent, Op};
 use repl::engine::sync::journal::record::{self, Header as SyncHeader, Id, Record};
@@ -50,6 +51,7 @@ const STATUS_SENDER: &[u8] = include_bytes!("data/status-sender-v1.json");
 const STATUS_RECEIVER: &[u8] = include_bytes!("data/status-receiver-v1.json");
 const STATUS_LAG: &str = include_str!("data/status-lag-v1.jsonl");
 const STATUS_REPORT: &[u8] = include_bytes!("data/status-report-v1.json");
+const RECEIVER: &str = include_str!("data/receiver-v1.json");
 const INSTANCE: &str = include_str!("data/instance-v1.txt");
 const ROLE: &str = include_str!("data/role-v1.txt");
 const MD4_COLLISION: &[u8] = include_bytes!("data/md4-collision.txt");
@@ -320,6 +322,24 @@ fn what_a_site_was_told_is_read_and_written_as_ever() {
     assert_eq!(pause::read(&state, Direction::Feed).unwrap(), Some(since));
 }
 
+#[test]
+fn a_receiver_of_an_earlier_run_is_read_and_written_as_ever() {
+    let root = tempfile::tempdir().unwrap();
+    let state = Dir::open(root.path()).unwrap();
+    let site = status::Site {
+        name: "mars".into(),
+        receiver: "ssh mars repl-apply --acks /replica".into(),
+        log: "/srv/log".into(),
+        proven: Some(position("1-2:40960")),
+        last_ack: Some("2026-04-18T18:54:17.250000Z".into()),
+    };
+    earlier::keep(&state, &site).unwrap();
+    let file = std::fs::read_dir(root.path().join("receivers")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), RECEIVER);
+    std::fs::write(root.path().join("receivers/any.json"), RECEIVER).unwrap();
+    assert_eq!(earlier::read(&state).unwrap(), [site.clone(), site]);
+}
+
 fn ops() -> Vec<Op> {
     let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
     let mtime = Moment { seconds: -5, nanos: 999_999_999 };
@@ -522,6 +542,7 @@ fn samples_are_what_they_were() {
         (STATUS_REPORT, "befbb67e3962e48dd44e910e01f70fb94c0f88255d50120457f2eb7a54007339"),
         (ROLE.as_bytes(), "f7ade811b25af09106dc712f1c5e9108b944dbcc2e8125da86dafbeff1b22498"),
         (INSTANCE.as_bytes(), "f3b1a3379bce9e74ca4a8313ebd0022f54f80da019a9d2b5573cbcef8defa27b"),
+        (RECEIVER.as_bytes(), "cc5b206f0708fbf1ff5b53ec5db4797424c0081e4bc9f8074005b34db94a254e"),
         (BACK, "4c2155d896a90f98e179461df4de134a7066b1c471b372d29287523b22cba17b"),
     ] {
         assert_eq!(Digest::of(sample).to_string(), frozen);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use serde_json::json;
 
@@ -13,9 +13,11 @@ use repl::cli::{args, config, narrate, report};
 use repl::edge::dir::Dir;
 use repl::engine::log;
 use repl::engine::note::Monitor;
+use repl::engine::prune::consumers::Sender;
 use repl::engine::prune::master::{Master, Outcome};
 use repl::engine::prune::plan::{File, Plan};
-use repl::engine::prune::{Place, archive, master, set};
+use repl::engine::prune::{Place, archive, forget, master, set};
+use repl::engine::site;
 use repl::rule::retention;
 
 const NAME: &str = "repl-prune";
@@ -58,6 +60,11 @@ fn at_archive(args: &Args, dir: &Dir, path: &Path) -> Result<Option<Outcome>> {
     }
     let (_, pinned) = log::scheme_of(dir, args.log.kind()?, state)?;
     let senders = args.senders(&pinned.unwrap_or_default(), path);
+    if !args.forget.is_empty() {
+        let own = site::peek(dir, state)?.context("the archive's state is gone")?;
+        forget(&own, &senders, &args.forget, args.reason.as_deref())?;
+        return Ok(None);
+    }
     let plan = archive::run(dir, state, &senders, &args.options())?;
     Ok(Some(Outcome { plan, verdict: None }))
 }
@@ -67,6 +74,12 @@ fn at_master(args: &Args, dir: &Dir, path: &Path, monitor: &Monitor) -> Result<O
     let state = args.master_state(&pinned.unwrap_or_default(), path)?;
     let release = args.release(&scheme, log::warning(dir, &scheme)?)?;
     let senders = args.told_senders();
+    if !args.forget.is_empty() {
+        let own = Sender { state: state.clone(), is_told: false };
+        let all = [&[own], senders.as_slice()].concat();
+        forget(&Dir::create(&state)?, &all, &args.forget, args.reason.as_deref())?;
+        return Ok(None);
+    }
     let master = Master { dir, scheme: &scheme, state: &state, senders: &senders, release: &release };
     if args.consumer.is_empty() {
         return master::run(master, &args.full()?, &args.options(), monitor).map(Some);

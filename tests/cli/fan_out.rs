@@ -27,7 +27,8 @@ fn wait(rig: &Rig, options: &str) {
 
 /// The sender answers, so everything is set up.
 fn wait_for_sender(rig: &Rig) {
-    eventually("a sender", || rig.run("$WAIT now --state state --ack none").code == 0);
+    let answers = || rig.run("$WAIT now --state state --ack none").code == 0;
+    eventually("a sender", || answers() && rig.path("state/status.json").exists());
 }
 
 fn status(rig: &Rig) -> Value {

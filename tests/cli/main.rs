@@ -13,6 +13,7 @@ mod alert;
 mod apply;
 mod base;
 mod config;
+mod earlier;
 mod fan_out;
 mod faults;
 mod feed;

@@ -54,6 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME=POS", value_parser = consumers::parse, conflicts_with_all = ["keep_bases", "keep_for", "standby", "explain", "dry_run", "on_full", "no_receivers"])]
     pub consumer: Vec<(String, Option<Bookmark>)>,
 
+    /// Let go of this receiver of an earlier repl-ship: it needs no log any more; and prune nothing (may be repeated)
+    #[arg(long, value_name = "RECEIVER", conflicts_with_all = ["consumer", "keep_bases", "keep_for", "standby", "explain", "dry_run", "on_full", "no_receivers"])]
+    pub forget: Vec<String>,
+
     /// Count only consumers, not the receivers that repl-ship's status tells of
     #[arg(long)]
     pub no_receivers: bool,

@@ -16,6 +16,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use self::consumers::Sender;
+use super::ship::{earlier, status};
 use super::site;
 use crate::edge::dir::Dir;
 use crate::edge::lock::Lock;
@@ -80,6 +82,29 @@ pub fn set(
         }
         let mark = mark.map_or_else(|| "none".to_owned(), |mark| mark.to_string());
         site::record(&state, "consumer", &format!("{name}={mark}"), reason)?;
+    }
+    Ok(())
+}
+
+/// Lets go of receivers of earlier runs, in the states of these senders; those of the last run are not let go. `own` is
+/// where that is recorded.
+pub fn forget(own: &Dir, senders: &[Sender], receivers: &[String], reason: Option<&str>) -> Result<()> {
+    let _lock = Lock::take(own, LOCK)?;
+    for receiver in receivers {
+        let mut was_there = false;
+        for sender in senders.iter().filter(|sender| sender.is_told || sender.state.exists()) {
+            let state = Dir::open(&sender.state)?;
+            was_there |= earlier::forget(&state, receiver)?;
+            if !was_there && status::told(&state)?.iter().any(|site| site.receiver == *receiver) {
+                let text = format!("'{receiver}' is one of those that repl-ship ships to, or did when it ran last");
+                let hint = "run repl-ship without it first; or count only consumers: --no-receivers";
+                return Err(Failure::new(Code::Usage, text).hint(hint).into());
+            }
+        }
+        if !was_there {
+            return fail(Code::Usage, format!("there is no receiver '{receiver}' of an earlier run"));
+        }
+        site::record(own, "forget", receiver, reason)?;
     }
     Ok(())
 }

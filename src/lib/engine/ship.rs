@@ -8,6 +8,7 @@
 mod berth;
 mod board;
 mod choice;
+pub mod earlier;
 mod fleet;
 mod lane;
 pub mod ledger;

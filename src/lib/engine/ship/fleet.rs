@@ -16,7 +16,7 @@ use super::board::{Board, Facts, Id, Link};
 use super::ledger::Ledger;
 use super::orders::Orders;
 use super::release::Releasing;
-use super::status::Status;
+use super::status::{Site, Status};
 use super::tap::Tap;
 use super::wait::Desk;
 use super::{Calls, Options, Receiver};
@@ -64,7 +64,13 @@ impl<'a> Fleet<'a> {
     pub(super) fn run(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Result<()> {
         let (told, ends) = channel();
         let mut crew = Crew::default();
+        if let Some(status) = status {
+            self.part(status, &receivers);
+        }
         self.enlist(&mut crew, &[], receivers, status.as_ref());
+        if let Some(status) = status {
+            self.meet(status, &[]);
+        }
         std::thread::scope(|scope| {
             loop {
                 self.hear(&mut crew, &ends);
@@ -75,7 +81,7 @@ impl<'a> Fleet<'a> {
                     break;
                 }
                 if self.calls.reload.as_ref().is_some_and(|(wish, _)| wish.take()) {
-                    self.reload(&mut crew, status.as_ref());
+                    self.reload(&mut crew, status.as_mut());
                 }
                 self.calls.bell.wait_until(Instant::now() + TICK.min(self.options.heartbeat));
             }
@@ -84,6 +90,32 @@ impl<'a> Fleet<'a> {
             status.write(self.dir, self.board, true);
         }
         self.judge(crew)
+    }
+
+    /// What receivers of earlier runs have is kept in mind before the status tells of those of this one.
+    fn part(&self, status: &Status, receivers: &[Receiver]) {
+        let earlier = status.part(receivers).unwrap_or_else(|error| {
+            (self.monitor)(Note::Warning(format!("{error:#}; log that earlier receivers need may be given up")));
+            Vec::new()
+        });
+        for Site { receiver, proven, last_ack, .. } in earlier {
+            let at = proven.map(|proven| proven.to_string()).unwrap_or_default();
+            let when = last_ack.unwrap_or_else(|| "nobody knows when".to_owned());
+            let text = format!(
+                "'{receiver}' of an earlier run has log up to {at} (last heard of {when}), and the rest is kept for it; repl-prune --forget lets it go"
+            );
+            // Where nothing is given up here, whoever does so says for whom it stays.
+            (self.monitor)(if self.releasing.is_some() { Note::Warning(text) } else { Note::Detail(text) });
+        }
+    }
+
+    /// The status tells of those that are shipped to now, so they are none of earlier runs; `gone` were let go.
+    fn meet(&self, status: &mut Status, gone: &[String]) {
+        status.write(self.dir, self.board, true);
+        let here = self.board.look(|facts| facts.sites.values().map(|site| site.receiver.clone()).collect::<Vec<_>>());
+        if let Err(error) = status.forget(here.iter().chain(gone)) {
+            (self.monitor)(Note::Warning(format!("{error:#}; log is kept for receivers that were let go")));
+        }
     }
 
     /// Receivers leave and others join, at once.
@@ -303,7 +335,7 @@ impl<'a> Fleet<'a> {
 
     /// Takes up the sites as they are configured now: those that have not changed are left alone, and those that had
     /// ended begin again.
-    fn reload(&self, crew: &mut Crew, status: Option<&Status>) {
+    fn reload(&self, crew: &mut Crew, status: Option<&mut Status>) {
         let Some((_, read)) = &self.calls.reload else {
             return;
         };
@@ -330,7 +362,12 @@ impl<'a> Fleet<'a> {
         }
         receivers.retain(|receiver| crew.posts.values().all(|post| post.key != receiver.key()));
         crew.ended.clear();
-        self.enlist(crew, &gone, receivers, status);
+        let left = |facts: &Facts| gone.iter().filter_map(|id| Some(facts.sites.get(id)?.receiver.clone())).collect();
+        let left: Vec<_> = self.board.look(left);
+        self.enlist(crew, &gone, receivers, status.as_deref());
+        if let Some(status) = status {
+            self.meet(status, &left);
+        }
         (self.monitor)(Note::Detail("the sites were read again".into()));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use parking_lot::{Condvar, Mutex};
 
+use super::earlier;
 use crate::edge::dir::Dir;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::postgres::Slot;
@@ -18,10 +19,13 @@ use crate::value::position::Position;
 /// A failure is tried again this long after, at the earliest.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What the receiver and all consumers have that are named in the sender's state.
+/// What the receiver has, and all that are named in the sender's state: consumers, and receivers of earlier runs.
 fn least(flushed: Position, others: Option<&Dir>) -> Result<Position> {
-    let others = others.map(consumers::least).transpose()?.flatten();
-    Ok(others.map_or(flushed, |others| others.min(flushed)))
+    let Some(state) = others else {
+        return Ok(flushed);
+    };
+    let others = [consumers::least(state)?, earlier::least(state)?];
+    Ok(others.into_iter().flatten().fold(flushed, Position::min))
 }
 
 /// What the thread and its owner share.

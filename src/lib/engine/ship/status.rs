@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::board::{Board, Facts, Site as Receiver};
+use super::earlier;
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
@@ -32,25 +33,50 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// A receiver, as a sender's status file tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// What it is called.
+    /// What it is called: a site of a configuration by its name, any other by how it is reached.
+    pub name: String,
+    /// How it is reached.
     pub receiver: String,
     /// The log directory that is shipped to it.
     pub log: String,
     /// How much of that log is known to be on its disk.
     pub proven: Option<Position>,
+    /// When it last acknowledged.
+    pub last_ack: Option<String>,
 }
 
-/// The receivers that a sender's status tells of; none when there is no status.
+impl Site {
+    /// Whether a configuration has named it.
+    fn is_configured(&self) -> bool {
+        self.name != self.receiver
+    }
+}
+
+/// The receivers that a sender has or had, as far as they were not let go.
 pub fn read(state: &Dir) -> Result<Vec<Site>> {
+    let mut sites = told(state)?;
+    let earlier = earlier::read(state)?.into_iter();
+    let earlier: Vec<_> = earlier.filter(|known| sites.iter().all(|site| site.receiver != known.receiver)).collect();
+    sites.extend(earlier);
+    Ok(sites)
+}
+
+/// The receivers that its status tells of: those of the last run. None when there is no status.
+pub fn told(state: &Dir) -> Result<Vec<Site>> {
     let Some(bytes) = state.read_small(FILE, MOST)? else {
         return Ok(Vec::new());
     };
     let status: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", state.shown(FILE)))?;
     let log = status["logdir"].as_str().unwrap_or_default();
-    let site = |site: &Value| Site {
-        receiver: site["receiver"].as_str().unwrap_or_default().to_owned(),
-        log: log.to_owned(),
-        proven: site["proven"].as_str().and_then(|at| at.parse().ok()),
+    let site = |site: &Value| {
+        let receiver = site["receiver"].as_str().unwrap_or_default();
+        Site {
+            name: site["name"].as_str().unwrap_or(receiver).to_owned(),
+            receiver: receiver.to_owned(),
+            log: log.to_owned(),
+            proven: site["proven"].as_str().and_then(|at| at.parse().ok()),
+            last_ack: site["last_ack"].as_str().map(str::to_owned),
+        }
     };
     Ok(status["sites"].as_array().map(|sites| sites.iter().map(site).collect()).unwrap_or_default())
 }
@@ -102,7 +128,8 @@ impl Status {
             "heartbeat": about.heartbeat.as_secs_f64(),
             "ack_timeout": about.ack_timeout.as_secs_f64(),
         });
-        let known = read(&state).unwrap_or_default();
+        // Those of one that cannot be read are lost to those of the other.
+        let known = read(&state).or_else(|_| told(&state)).unwrap_or_default();
         let (sizes, written, noted) = (BTreeMap::new(), None, None);
         Status { state, about, fixed, known, sizes, written, lag: None, noted, lines: 0 }
     }
@@ -111,6 +138,26 @@ impl Status {
     pub(super) fn proven(&self, receiver: &str) -> Option<Position> {
         let known = self.known.iter().find(|site| site.receiver == receiver && site.log == self.about.log);
         known.and_then(|site| site.proven)
+    }
+
+    /// Keeps in mind what those have that are not shipped to any more, and returns them. Who has a configuration has said who
+    /// there is: a site that it has not any more was let go.
+    pub(super) fn part(&self, receivers: &[super::Receiver]) -> Result<Vec<Site>> {
+        let is_configured = receivers.iter().any(|receiver| receiver.name != receiver.shown);
+        let is_here = |site: &&Site| receivers.iter().any(|receiver| receiver.shown == site.receiver);
+        let (mut gone, mut kept) = (Vec::new(), Vec::new());
+        for site in self.known.iter().filter(|site| !is_here(site)) {
+            if is_configured && site.is_configured() { gone.push(site) } else { kept.push(site.clone()) }
+        }
+        kept.retain(|site| site.proven.is_some());
+        kept.iter().try_for_each(|site| earlier::keep(&self.state, site))?;
+        gone.into_iter().try_for_each(|site| earlier::forget(&self.state, &site.receiver).map(drop))?;
+        Ok(kept)
+    }
+
+    /// These are of this run, or nobody's: they are not of an earlier one.
+    pub(super) fn forget<'r>(&self, mut receivers: impl Iterator<Item = &'r String>) -> Result<()> {
+        receivers.try_for_each(|receiver| earlier::forget(&self.state, receiver).map(drop))
     }
 
     /// Whether shipping is paused.
