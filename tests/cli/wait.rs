@@ -1,6 +1,8 @@
 //! `repl-wait`: durable at so many sites, or not, and told at once.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -81,6 +83,39 @@ fn without_a_sender_it_says_so() {
     waiting.wait().fails(8, "repl-ship");
     ship.wait();
     assert!(!rig.path("state/wait").exists());
+}
+
+#[test]
+fn bug_a_sender_that_ended_while_it_was_asked_said_that_the_question_was_wrong() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a"], "");
+    let asking = UnixStream::connect(rig.path("state/wait")).unwrap();
+    // Its turn has come when one who came later has an answer.
+    rig.ok("$WAIT now --state state --ack none");
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+    let mut answer = String::new();
+    BufReader::new(asking).read_line(&mut answer).unwrap();
+    assert_eq!(answer, "refuse 8 repl-ship ends\n");
+}
+
+/// A generation that does not fork is a beginning of the log.
+#[test]
+fn what_is_of_an_earlier_generation_is_had_by_who_has_a_later_one() {
+    let rig = Rig::new();
+    rig.write("fw-1-1", noise(1000, 1));
+    rig.write("fw-1-2", noise(1000, 2));
+    rig.write("fw-2-1", noise(1000, 3));
+    let mut ship = rig.spawn("exec $SHIP --state state --via 'exec $APPLY --acks a' master");
+    eventually("all", || rig.run("$WAIT 2-1:1000 --state state --ack all --timeout 1s").code == 0);
+    rig.ok("$WAIT 1-2:1000 --state state --ack all --timeout 0s");
+    rig.run("$WAIT 3-1:0 --state state --ack all --timeout 0s").fails(10, "3-1:0 is not flushed by all");
+    let proof = format!("1-2:1000+{}", &blake3::hash(&noise(1000, 2)).to_hex()[..16]);
+    rig.ok(&format!("$WAIT {proof} --state state --ack all --timeout 0s"));
+    rig.run("$WAIT 1-2:1000+0123456789abcdef --state state --ack all").fails(4, "is not what");
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
 }
 
 /// Sockets of a process that have the name of the one that is asked.

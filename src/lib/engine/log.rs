@@ -84,11 +84,35 @@ pub(in crate::engine) fn segments(
 
 /// The last segments of a generation's past, where its aux file tells.
 pub(in crate::engine) fn lineage(dir: &Dir, scheme: &Scheme, generation: u64) -> Result<Option<Vec<Segment>>> {
+    let left = left(dir, scheme, generation)?;
+    Ok(left.map(|left| left.into_iter().map(|left| left.segment).collect()))
+}
+
+/// The same, with the place where each earlier generation was left.
+pub(in crate::engine) fn left(dir: &Dir, scheme: &Scheme, generation: u64) -> Result<Option<Vec<Position>>> {
     let history = match scheme.history_name(generation) {
         Some(name) => dir.read_small(&name, 1 << 16)?,
         None => None,
     };
-    Ok(history.and_then(|history| scheme.lineage(generation, &String::from_utf8_lossy(&history))))
+    Ok(history.and_then(|history| scheme.left(generation, &String::from_utf8_lossy(&history))))
+}
+
+/// A position as far as it is of the log that goes on with this generation: one on a history that was left behind the fork
+/// is that fork, and one on a history that is none of its past is nowhere.
+pub(in crate::engine) fn before_fork(
+    dir: &Dir,
+    scheme: &Scheme,
+    at: Position,
+    generation: u64,
+) -> Result<Option<Position>> {
+    if at.segment.generation >= generation {
+        return Ok(Some(at));
+    }
+    let Some(past) = left(dir, scheme, generation)? else {
+        return Ok(Some(at));
+    };
+    let left = past.into_iter().find(|left| left.segment.generation == at.segment.generation);
+    Ok(left.map(|left| left.min(at)))
 }
 
 /// Whether a file has begun to be the segment of its name.

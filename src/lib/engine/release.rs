@@ -48,7 +48,10 @@ impl Release {
     /// Gives up what lies before this: nobody needs it any more.
     pub(in crate::engine) fn up_to(&self, dir: &Dir, scheme: &Scheme, flushed: Position) -> Result<()> {
         match self {
-            Release::Slot(slot) => slot.advance(scheme, flushed),
+            Release::Slot(slot) => match in_newest(dir, scheme, flushed)? {
+                Some(flushed) => slot.advance(scheme, flushed),
+                None => Ok(()),
+            },
             Release::Purge(server) => server.purge(dir, scheme, flushed.segment),
             Release::Archive(environment) => environment.remove(dir, scheme, flushed.segment),
             Release::Files => remove(dir, scheme, flushed.segment),
@@ -75,6 +78,14 @@ impl Release {
                 Ok(segments.into_iter().take_while(|segment| unneeded.contains(segment)).collect())
             }
         }
+    }
+}
+
+/// A slot knows places and no timelines: who stands on one that was left has of this one what is before the fork.
+fn in_newest(dir: &Dir, scheme: &Scheme, flushed: Position) -> Result<Option<Position>> {
+    match log::segments(dir, scheme, |_| false)?.pop_last() {
+        Some((newest, _)) => log::before_fork(dir, scheme, flushed, newest.generation),
+        None => Ok(Some(flushed)),
     }
 }
 

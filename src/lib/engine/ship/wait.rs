@@ -178,9 +178,8 @@ impl<'a> Desk<'a> {
         };
         let Position { segment, offset } = mark.position;
         let newest = self.look()?.map(|gauge| gauge.end.segment);
-        if let Some(newest) = newest.filter(|newest| segment.generation < newest.generation)
-            && let Some(past) = log::lineage(self.dir, self.scheme, newest.generation)?
-            && !past.iter().any(|last| last.generation == segment.generation && segment.sequence <= last.sequence)
+        if let Some(newest) = newest
+            && log::before_fork(self.dir, self.scheme, mark.position, newest.generation)? != Some(mark.position)
         {
             let text = format!("{} is of a history that was left: the log goes on with {newest}", mark.position);
             return fail(Code::Diverged, text);
