@@ -118,6 +118,26 @@ fn what_is_of_an_earlier_generation_is_had_by_who_has_a_later_one() {
     assert_eq!(ship.wait().code, 0);
 }
 
+#[test]
+fn bug_a_sender_that_starts_said_that_no_site_acknowledges() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    // What is written when it begins takes as long as on a slow disk.
+    let slow = "strace -f -qq -o /dev/null -e trace=fsync,fdatasync,rename,renameat \
+                -e inject=fsync,fdatasync,rename,renameat:delay_enter=50000";
+    rig.ok("$SHIP -S --pattern log.%S --state state --via 'exec \"$APPLY\" --acks b' master");
+    let ship = format!("exec {slow} $SHIP --pattern log.%S --state state --via 'exec \"$APPLY\" --acks a' master");
+    let mut ship = rig.spawn(&ship);
+    let mut ran = rig.run("$WAIT now --state state --ack one --timeout 60s");
+    eventually("an answer", || {
+        ran = rig.run("$WAIT now --state state --ack one --timeout 60s");
+        ran.code != 8
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ship.signal(Signal::TERM);
+    ship.wait();
+}
+
 /// Sockets of a process that have the name of the one that is asked.
 fn open_sockets(ship: &Running) -> usize {
     let sockets = fs::read_to_string(format!("/proc/{}/net/unix", ship.id())).unwrap();

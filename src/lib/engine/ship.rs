@@ -194,6 +194,7 @@ pub fn run(dir: &Dir, receivers: Vec<Receiver>, options: &Options, ship: Shippin
         news: &news,
         monitor,
     };
+    let crew = fleet.gather(receivers, &mut status);
     std::thread::scope(|scope| {
         if let (Some(release), Some(releasing)) = (&release, releasing) {
             scope.spawn(|| releasing.run(release, dir, &options.scheme, state, monitor));
@@ -201,7 +202,7 @@ pub fn run(dir: &Dir, receivers: Vec<Receiver>, options: &Options, ship: Shippin
         if let (Some(state), Some(_)) = (state, &status) {
             scope.spawn(|| desk.run(state, monitor));
         }
-        let shipped = fleet.run(receivers, &mut status);
+        let shipped = fleet.run(crew, &mut status);
         board.end();
         releasing.inspect(|releasing| releasing.end());
         shipped

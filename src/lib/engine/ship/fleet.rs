@@ -60,9 +60,8 @@ pub(super) struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// Ships to all until each has ended.
-    pub(super) fn run(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Result<()> {
-        let (told, ends) = channel();
+    /// All receivers, none of which has begun. Whoever is asked of them must know them first.
+    pub(super) fn gather(&self, receivers: Vec<Receiver>, status: &mut Option<Status>) -> Crew {
         let mut crew = Crew::default();
         if let Some(status) = status {
             self.part(status, &receivers);
@@ -71,6 +70,12 @@ impl<'a> Fleet<'a> {
         if let Some(status) = status {
             self.meet(status, &[]);
         }
+        crew
+    }
+
+    /// Ships to all until each has ended.
+    pub(super) fn run(&self, mut crew: Crew, status: &mut Option<Status>) -> Result<()> {
+        let (told, ends) = channel();
         std::thread::scope(|scope| {
             loop {
                 self.hear(&mut crew, &ends);

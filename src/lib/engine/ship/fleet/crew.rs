@@ -11,7 +11,7 @@ use crate::engine::ship::orders::Orders;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Crew {
+pub(in crate::engine::ship) struct Crew {
     /// All receivers that there are to be.
     pub(super) posts: BTreeMap<Id, Post>,
     pub(super) working: BTreeMap<Id, Working>,
