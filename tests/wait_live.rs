@@ -161,3 +161,37 @@ fn mariadbs_writers_are_never_taken_for_damage_and_a_flipped_byte_is() {
         assert_seen(&rig, &newest, offset);
     }
 }
+
+#[test]
+fn an_encrypted_log_is_had_when_its_file_is_closed_and_not_before() {
+    let mut server = Mariadb::install(&[]);
+    let keys = server.dir().join("keys");
+    fs::write(&keys, "1;770a8a65da156d24ee2a093277530142\n").unwrap();
+    server.set("plugin_load_add=file_key_management");
+    server.set(&format!("file_key_management_filename={}", keys.display()));
+    server.set("encrypt_binlog=ON");
+    server.start();
+    server.sql("create database d; create table d.t (a int auto_increment primary key, b text);");
+    let rig = Rig::new();
+    rig.ok(&format!("rmdir master; ln -s {} master", server.data().display()));
+    let mut ship = follow(&rig);
+    for round in 1..4 {
+        server.sql("insert into d.t (b) values (repeat('x', 3000));");
+        let newest = server.logs().pop().unwrap();
+        let length = fs::metadata(server.data().join(&newest)).unwrap().len();
+        let end = format!("1-{}:{length}", newest["bin.".len()..].parse::<u64>().unwrap());
+        let now = |options: &str| rig.run(&format!("$WAIT {options} --state state --ack all"));
+        now("now --timeout 200ms").fails(10, &format!("{end} is not flushed by all"));
+        let json: serde_json::Value =
+            serde_json::from_str(&rig.ok("$WAIT now --state state --ack none --json")).unwrap();
+        assert_eq!(json["at"], end.as_str(), "{round}");
+        // What was written before is in the file that is closed now.
+        server.sql("flush binary logs");
+        let ran = now(&format!("{end} --timeout 60s"));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let has = fs::metadata(rig.replica().join(&newest)).unwrap().len();
+        assert!(has >= length, "{round}: {has} of {length}");
+    }
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}

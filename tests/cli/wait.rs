@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::rig::{Rig, Running, eventually, noise};
 
@@ -59,6 +60,77 @@ fn a_quorum_is_had_by_three_of_five_not_by_two_and_again_when_one_comes_back() {
     ship.signal(Signal::USR1);
     assert_eq!(waiting.wait().code, 0);
     assert_eq!(["a", "b", "e"].map(size), [3000; 3]);
+    ship.signal(Signal::TERM);
+    ship.wait();
+}
+
+/// A configuration with these sites, each by a line of its own; `round` changes how those are reached that are down, what
+/// they count for, and their order.
+fn configure(rig: &Rig, up: &[(&str, String)], down: &[(&str, String)], round: usize) {
+    let mut sites: Vec<_> = up.iter().map(|(name, via)| (name, via.clone(), 1)).collect();
+    for (at, (name, via)) in down.iter().enumerate() {
+        let place = (round * (at + 1)) % (sites.len() + 1);
+        let other = if (round + at).is_multiple_of(3) { format!(" # {round}") } else { String::new() };
+        sites.insert(place, (name, format!("{via}{other}"), (round + at) % 4));
+    }
+    let site = |(name, via, votes): &(&&str, String, usize)| {
+        let via = via.replace('"', "\\\"");
+        format!("[[site]]\nname = \"{name}\"\nvotes = {votes}\npriority = {votes}\nvia = \"{via}\"\n")
+    };
+    let sites: String = sites.iter().map(site).collect();
+    fs::write(rig.path("shop.toml"), format!("pattern = \"log.%S\"\n[ship]\nack = \"quorum\"\n{sites}")).unwrap();
+}
+
+#[test]
+fn sites_that_change_under_many_waits_make_no_quorum_that_there_never_was() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(1000, 1));
+    let sites = ["a", "b", "c", "d", "e"].map(|name| (name, at_will(&rig, name)));
+    let (up, down) = sites.split_at(2);
+    configure(&rig, up, down, 0);
+    let mut ship = rig.spawn("exec $SHIP -q -c shop.toml --state state --heartbeat 100ms master");
+    let all = "$WAIT now --state state --ack all --timeout 60s";
+    eventually("all of it everywhere", || rig.run(all).code == 0);
+    for (name, _) in down {
+        kill(&rig, name);
+    }
+    rig.append("log.1", noise(1000, 2));
+    let wait = |at: usize| {
+        // Those with the sender's policy are of the same quorum.
+        let policy = if at.is_multiple_of(2) { "--ack quorum" } else { "" };
+        let wait = format!("exec $WAIT 1-1:{} --state state {policy} --timeout 10m", 1001 + at * 99);
+        Running::start(rig.sh(&wait), &rig.path(&format!("wait-{at}")))
+    };
+    let mut waits: Vec<_> = (0..10).map(wait).collect();
+    rig.ok("$WAIT now --state state --ack one --timeout 60s");
+    // As the status tells of the first of those that are down, what it counts for is another one in each round.
+    let is_read = |round: usize| {
+        let status: Value = serde_json::from_slice(&fs::read(rig.path("state/status.json")).unwrap()).unwrap();
+        let sites = status["sites"].as_array().unwrap();
+        sites.iter().any(|site| site["name"] == "c" && site["votes"] == round % 4)
+    };
+    for round in 1..=30 {
+        configure(&rig, up, down, round);
+        ship.signal(Signal::HUP);
+        eventually("the sites", || is_read(round));
+        rig.run("$WAIT now --state state --ack quorum --timeout 0s").fails(10, "by quorum after 0 s");
+        let answered = waits.iter_mut().position(|wait| wait.child.try_wait().unwrap().is_some());
+        assert_eq!(answered, None, "in round {round}");
+    }
+    // Without one of those that are down, two receivers and the master are more than half of five.
+    configure(&rig, up, &down[..2], 31);
+    ship.signal(Signal::HUP);
+    for wait in &mut waits {
+        let ran = wait.wait();
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    rig.run("$WAIT now --state state --ack all --timeout 0s").fails(10, "by all");
+    // And no more of six, when it is to be there again; what was had before by all five is had still.
+    configure(&rig, up, down, 32);
+    ship.signal(Signal::HUP);
+    eventually("the sites", || is_read(32));
+    rig.run("$WAIT now --state state --ack quorum --timeout 0s").fails(10, "by quorum after 0 s");
+    rig.ok("$WAIT 1-1:1000 --state state --ack one --timeout 0s");
     ship.signal(Signal::TERM);
     ship.wait();
 }
@@ -205,7 +277,7 @@ fn the_result_as_json_and_many_at_once() {
     let mut ship = follow(&rig, &["exec \"$APPLY\" --acks a", "exec \"$APPLY\" --acks b"], "--set shop");
     let many = "for i in $(seq 40); do $WAIT now --state state --ack all --timeout 60s || echo bad & done; wait";
     assert_eq!(rig.ok(many), "");
-    let json: serde_json::Value = serde_json::from_str(&rig.ok("$WAIT now --state state --json")).unwrap();
+    let json: Value = serde_json::from_str(&rig.ok("$WAIT now --state state --json")).unwrap();
     assert_eq!((json["at"].as_str(), json["level"].as_str()), (Some("1-1:1000"), Some("flushed")));
     assert!(json["seconds"].as_f64().is_some());
     ship.signal(Signal::TERM);
