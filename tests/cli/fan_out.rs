@@ -38,7 +38,7 @@ fn status(rig: &Rig) -> Value {
 /// The status of one site by its receiver's directory.
 fn site(rig: &Rig, name: &str) -> Value {
     let status = status(rig);
-    let is_of = |site: &&Value| site["receiver"].as_str().unwrap().ends_with(&format!("--acks {name}"));
+    let is_of = |site: &&Value| site["receiver"].as_str().unwrap().ends_with(&format!(" {name}"));
     status["sites"].as_array().unwrap().iter().find(is_of).unwrap().clone()
 }
 
@@ -160,6 +160,57 @@ fn a_stopped_receiver_holds_up_nobody_and_catches_up() {
     assert_equal(&rig, &["r1", "r2", "r3"]);
     ship.signal(Signal::TERM);
     assert_eq!(ship.wait().code, 0);
+}
+
+/// It reads all that it had of its segment again, on a disk that takes its time: three seconds in all, of which a receiver
+/// waits for one.
+#[test]
+fn bug_a_lane_that_fell_behind_was_silent_while_it_read_its_segment_again() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(20 << 20, 1));
+    let via = |name: &str| format!("--via 'echo $$ >{name}.pid; exec \"$APPLY\" --acks --timeout 1s {name}'");
+    let (r1, r2) = (via("r1"), via("r2"));
+    let mut ship = rig.spawn(&format!("exec $SHIP --heartbeat 100ms --state state --pattern log.%S {r1} {r2} master"));
+    wait_for_sender(&rig);
+    wait(&rig, "--ack all");
+    kill_process(pid(&rig, "r2"), Signal::STOP).unwrap();
+    for _ in 0..17 {
+        rig.append("log.1", noise(1 << 20, 2));
+        wait(&rig, "--ack one");
+    }
+    let slow = format!(
+        "exec strace -f -qq -o /dev/null -e trace=pread64 -e inject=pread64:delay_enter=40000 -p {}",
+        ship.id()
+    );
+    let mut slow = Running::start(rig.sh(&slow), &rig.path("slow"));
+    let is_slow = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", ship.id())).unwrap();
+        let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        tasks.map(|task| status(task.unwrap())).all(|status| !status.contains("TracerPid:\t0\n"))
+    };
+    eventually("a slow disk", is_slow);
+    kill_process(pid(&rig, "r2"), Signal::CONT).unwrap();
+    let received = || fs::metadata(rig.path("r2/log.1")).unwrap().len();
+    eventually("more", || received() > 21 << 20);
+    slow.signal(Signal::INT);
+    slow.wait();
+    wait(&rig, "--ack all");
+    assert_equal(&rig, &["r1", "r2"]);
+    assert_eq!(site(&rig, "r2")["reconnects"], 0, "{}", ship.err());
+    ship.signal(Signal::TERM);
+    assert_eq!(ship.wait().code, 0);
+}
+
+/// The digest of the segment before is told with it; nobody remembers that.
+#[test]
+fn bug_a_sender_was_silent_while_it_read_the_segment_before_the_one_it_began_with() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(20 << 20, 1));
+    rig.write("log.2", noise(1000, 2));
+    let slow = "strace -f -qq -o /dev/null -e trace=pread64 -e inject=pread64:delay_enter=40000";
+    let ship = "$SHIP -S --heartbeat 100ms --state state --pattern log.%S --from 1-2:0 master";
+    rig.ok(&format!("{slow} {ship} | $APPLY --timeout 1s replica"));
+    assert_eq!(fs::read(rig.path("replica/log.2")).unwrap(), noise(1000, 2));
 }
 
 #[test]

@@ -186,15 +186,7 @@ impl<'a, W: Write> Lane<'a, W> {
     /// Looks for the receiver's place. Proving it may mean to read much: heartbeats go out meanwhile.
     fn locate(&mut self, start: Start) -> Result<Option<Located>> {
         let Lane { reader, outlet, berth, beat, .. } = self;
-        reader.locate(start, berth.ledger, &mut |end| {
-            (berth.monitor)(Note::Alive);
-            if beat.elapsed() < berth.options.heartbeat {
-                return Ok(());
-            }
-            *beat = Instant::now();
-            outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
-            outlet.flush()
-        })
+        reader.locate(start, berth.ledger, &mut |end| sign(berth, outlet, beat, end))
     }
 
     /// Waits for the receiver's own verdict, where it can tell it.
@@ -249,9 +241,9 @@ impl<'a, W: Write> Lane<'a, W> {
 
     /// Ships the next piece.
     fn ship_one(&mut self) -> Result<Next> {
-        let Lane { reader, outlet, berth, .. } = self;
+        let Lane { reader, outlet, berth, beat, .. } = self;
         let before = reader.position();
-        match reader.next(berth.ledger)? {
+        match reader.next(berth.ledger, &mut |end| sign(berth, outlet, beat, end))? {
             Piece::Data { offset, bytes } => {
                 outlet.data(offset, bytes)?;
                 self.sent += bytes.len() as u64;
@@ -364,4 +356,15 @@ impl<'a, W: Write> Lane<'a, W> {
         }
         berth.release()
     }
+}
+
+/// A sign of life while much is read and nothing is sent: heartbeats, when they are due.
+fn sign(berth: &Berth<'_>, outlet: &mut Outlet<impl Write>, beat: &mut Instant, end: Position) -> Result<()> {
+    (berth.monitor)(Note::Alive);
+    if beat.elapsed() < berth.options.heartbeat {
+        return Ok(());
+    }
+    *beat = Instant::now();
+    outlet.send(&Message::Heartbeat { end, clock: clock::now() })?;
+    outlet.flush()
 }

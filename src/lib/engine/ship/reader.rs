@@ -42,15 +42,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next piece.
-    pub(super) fn next(&mut self, ledger: &Ledger) -> Result<Piece<'_>> {
+    /// The next piece. `tick` is called as by [`Source::locate`]: who has fallen behind reads its segment again.
+    pub(super) fn next<'r>(&'r mut self, ledger: &Ledger, tick: Tick<'_>) -> Result<Piece<'r>> {
         self.join(false);
         if let From::Shared(cursor) = &mut self.from {
             match cursor.advance(ledger)? {
                 Next::Piece => {}
                 Next::Idle => return Ok(Piece::Idle),
                 Next::Done => return Ok(Piece::Done),
-                Next::Behind => self.leave(ledger)?,
+                Next::Behind => self.leave(ledger, tick)?,
             }
         }
         match &mut self.from {
@@ -82,14 +82,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads alone again, from where the others were left.
-    fn leave(&mut self, ledger: &Ledger) -> Result<()> {
+    fn leave(&mut self, ledger: &Ledger, tick: Tick<'_>) -> Result<()> {
         let From::Shared(cursor) = std::mem::replace(&mut self.from, From::Nothing) else {
             return nothing();
         };
         let (at, ended) = cursor.place();
         drop(cursor);
         let mut source = (self.open)()?;
-        source.resume(at, ended, ledger, &mut |_| Ok(()))?;
+        source.resume(at, ended, ledger, tick)?;
         self.from = From::Own(Box::new(source));
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::reading::Open;
 use super::{Source, gap, recycled};
-use crate::edge::read::prefix;
+use crate::edge::read::{prefix, prefix_with};
 use crate::engine::log;
 use crate::engine::ship::ledger::Ledger;
 use crate::rule::scheme::Step;
@@ -120,7 +120,7 @@ impl Source {
     /// Takes up a segment at an offset, or at its end when that comes before, and says what lies before that.
     pub(super) fn enter(&mut self, segment: Segment, offset: u64, ledger: &Ledger, tick: Tick<'_>) -> Result<Begin> {
         let (position, digest) = self.take_up(segment, offset, tick)?;
-        let previous = if position.offset == 0 { self.predecessor(segment, ledger)? } else { None };
+        let previous = if position.offset == 0 { self.predecessor(segment, ledger, tick)? } else { None };
         let end = self.end.unwrap_or(position).max(position);
         Ok(Begin { position, end, digest, previous })
     }
@@ -180,7 +180,7 @@ impl Source {
     }
 
     /// What is known of the closed segment before one: shipped in this stream, shipped earlier, or still there.
-    fn predecessor(&self, segment: Segment, ledger: &Ledger) -> Result<Option<Previous>> {
+    fn predecessor(&self, segment: Segment, ledger: &Ledger, tick: Tick<'_>) -> Result<Option<Previous>> {
         let fits = |previous: &Previous| self.scheme.step(previous.segment, segment) != Step::Gap;
         if let Some(previous) = self.previous.filter(fits).or_else(|| ledger.last_before(segment).filter(fits)) {
             return Ok(Some(previous));
@@ -194,7 +194,13 @@ impl Source {
         if !log::is_begun(&self.dir, &self.scheme, before, &name)? {
             return Ok(None);
         }
-        let running = prefix(&file, self.scheme.running(), file.metadata()?.len())?;
+        let (end, mut told) = (self.end.unwrap_or(segment.at(0)), Ok(()));
+        let running = prefix_with(&file, self.scheme.running(), file.metadata()?.len(), |_| {
+            if told.is_ok() {
+                told = tick(end);
+            }
+        })?;
+        told?;
         Ok(Some(Previous { segment: before, length: running.length(), digest: running.digest() }))
     }
 }

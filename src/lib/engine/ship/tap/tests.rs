@@ -88,7 +88,7 @@ fn play(seed: u64) -> (u32, u32) {
     let (mut joined, mut behind) = (0, 0);
     let mut step = |reader: &mut Reader<'_>, copy: &mut Copy| {
         let was = reader.is_joined();
-        let is_more = match reader.next(&ledger).unwrap() {
+        let is_more = match reader.next(&ledger, &mut |_| Ok(())).unwrap() {
             Piece::Idle => false,
             piece => {
                 copy.take(piece);
@@ -155,7 +155,7 @@ fn a_lane_that_is_alone_reads_by_itself_and_what_it_joined_ends_with_the_last() 
     let one = tap.lane();
     let mut reader = Reader::new(&open, Some(&one)).unwrap();
     reader.locate(Start::Latest, &ledger, &mut |_| Ok(())).unwrap();
-    while !matches!(reader.next(&ledger).unwrap(), Piece::Idle) {}
+    while !matches!(reader.next(&ledger, &mut |_| Ok(())).unwrap(), Piece::Idle) {}
     reader.rest();
     assert!(!reader.is_joined());
     let other = tap.lane();
