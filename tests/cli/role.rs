@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::rig::Rig;
 
+mod heir;
 mod switchover;
 mod told;
 

@@ -23,6 +23,7 @@ use crate::engine::role::record::Record;
 use crate::engine::role::{init, promote, show};
 use crate::engine::sync::marker;
 use crate::rule::config::Config;
+use crate::rule::stream::hello::EPOCH_MOST;
 use crate::value::position::Bookmark;
 use crate::value::units;
 
@@ -82,7 +83,7 @@ pub enum Command {
         master: bool,
 
         /// Of this epoch, if it is newer than what is known here [default: the one that is known, or the first]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=EPOCH_MOST))]
         epoch: Option<u64>,
 
         /// Name of this site [default: the configuration's, or the machine's]
@@ -185,7 +186,7 @@ pub enum Command {
     /// Make this receiver the master of a new epoch: what a switchover has the other site do
     Become {
         /// Of this epoch, which must be newer than any that is known here
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=EPOCH_MOST))]
         epoch: u64,
 
         /// What must be held here; else whatever is

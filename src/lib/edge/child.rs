@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::signal::Stop;
 use crate::rule::config::VARIABLE;
 
 /// Takes the variables that stand for our flags out of what a child is told.
@@ -25,15 +26,16 @@ pub(super) fn watch(child: &Child) -> io::Result<OwnedFd> {
     Ok(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?)
 }
 
-/// Waits until a watched child has ended; false when the deadline came first.
-pub(super) fn has_ended(watched: &OwnedFd, deadline: Option<Instant>) -> io::Result<bool> {
+/// Waits until a watched child has ended; false when the deadline came first, or an end was asked for.
+pub(super) fn has_ended(watched: &OwnedFd, deadline: Option<Instant>, stop: Option<&Stop>) -> io::Result<bool> {
+    let mut fds = vec![PollFd::new(watched, PollFlags::IN)];
+    fds.extend(stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // Longer than the longest that can be said is for ever.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut [PollFd::new(watched, PollFlags::IN)], left.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -123,7 +123,7 @@ impl Coprocess {
         if let Some(status) = self.child.try_wait()? {
             return Ok(Some(status));
         }
-        let ended = child::has_ended(&child::watch(&self.child)?, Some(Instant::now() + patience))?;
+        let ended = child::has_ended(&child::watch(&self.child)?, Some(Instant::now() + patience), None)?;
         if !ended {
             hook::end_group(&self.child);
         }

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child;
+use super::signal::Stop;
 use super::user::{self, User};
 use crate::value::escape::show_bytes;
 use crate::value::exit::{Code, fail};
@@ -71,7 +72,7 @@ impl Hook {
     /// Runs a command whose exit status is its answer. One that could not be run, that a signal ended or that took too
     /// long has not answered: an error with code 9.
     pub fn ask(&self, user: Option<&User>, values: &[(&str, String)]) -> Result<i32> {
-        let (status, printed) = end(self.begin(user, values)?, self.timeout)?;
+        let (status, printed) = end(self.begin(user, values)?, self.timeout, None)?;
         match status.and_then(|status| status.code()) {
             // What a shell says of a command that it cannot find, or not run.
             Some(code) if code < 126 => Ok(code),
@@ -81,6 +82,11 @@ impl Hook {
 
     /// Runs a command for what it prints on its standard output, of which it is given up after `most` bytes.
     pub fn listen(&self, values: &[(&str, String)], most: u64) -> Result<Answer> {
+        self.listen_until(values, most, None)
+    }
+
+    /// The same; when an end is asked for it is killed, as by the time-out.
+    pub fn listen_until(&self, values: &[(&str, String)], most: u64, stop: Option<&Stop>) -> Result<Answer> {
         let mut child = self.begin(None, values)?;
         let output = child.stdout.take();
         let (heard, answer) = mpsc::channel();
@@ -90,7 +96,7 @@ impl Hook {
             let _ = output.map(|output| output.take(most + 1).read_to_end(&mut bytes));
             let _ = heard.send(bytes);
         });
-        let (status, printed) = end(child, self.timeout)?;
+        let (status, printed) = end(child, self.timeout, stop)?;
         // Something that it left running may hold the pipe open: then nothing was heard to its end.
         let bytes = answer.recv_timeout(PATIENCE).unwrap_or_default();
         let words = judge(&self.shown(), status, &printed).err().map(|error| error.to_string());
@@ -105,7 +111,7 @@ impl Hook {
         command.args(["/bin/sh", "-c", APART]).arg(&self.command).stdin(Stdio::null());
         command.stdout(output.try_clone().with_context(run)?).stderr(output.try_clone().with_context(run)?);
         command.envs(values.iter().map(|(key, value)| (key, value)));
-        let (status, _) = end(command.spawn().with_context(run)?, self.timeout)?;
+        let (status, _) = end(command.spawn().with_context(run)?, self.timeout, None)?;
         judge(&self.shown(), status, &tail_of(output))
     }
 
@@ -134,13 +140,13 @@ fn tail_of(file: &File) -> Vec<u8> {
 /// Waits for the end of a child that leads its own process group. Anything but exit status 0 is an error with code 9 and
 /// the tail of those of its outputs that are pipes; at the time-out its group is killed.
 pub(super) fn finish(name: &str, child: Child, timeout: Option<Duration>) -> Result<()> {
-    let (status, printed) = end(child, timeout)?;
+    let (status, printed) = end(child, timeout, None)?;
     judge(name, status, &printed)
 }
 
-/// Waits for the end of a child that leads its own process group; no status when it took too long. With the tail of
-/// those of its outputs that are pipes.
-fn end(mut child: Child, timeout: Option<Duration>) -> Result<(Option<ExitStatus>, Vec<u8>)> {
+/// Waits for the end of a child that leads its own process group; no status when it took too long, or an end was asked
+/// for. With the tail of those of its outputs that are pipes.
+fn end(mut child: Child, timeout: Option<Duration>, stop: Option<&Stop>) -> Result<(Option<ExitStatus>, Vec<u8>)> {
     let tail = Arc::new(Mutex::new(VecDeque::new()));
     let streams: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|out| Box::new(out) as _)];
@@ -148,7 +154,7 @@ fn end(mut child: Child, timeout: Option<Duration>) -> Result<(Option<ExitStatus
     let (reading, ended) = mpsc::channel();
     streams.into_iter().flatten().for_each(|stream| keep_tail(stream, Arc::clone(&tail), reading.clone()));
     drop(reading);
-    let status = wait(&mut child, timeout)?;
+    let status = wait(&mut child, timeout, stop)?;
     // Something that it left running may hold the pipe open: what was printed so far is enough.
     let _ = ended.recv_timeout(Duration::from_millis(200));
     let printed = tail.lock().make_contiguous().to_vec();
@@ -167,9 +173,9 @@ pub(super) fn judge(name: &str, status: Option<ExitStatus>, printed: &[u8]) -> R
 }
 
 /// Waits for the child; `None` when it was killed by us.
-fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, timeout: Option<Duration>, stop: Option<&Stop>) -> Result<Option<ExitStatus>> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    if child::has_ended(&child::watch(child)?, deadline)? {
+    if child::has_ended(&child::watch(child)?, deadline, stop)? {
         return Ok(Some(child.wait()?));
     }
     end_group(child);

@@ -219,7 +219,7 @@ impl Peer {
             child::watch(&child)?
         };
         // Not under the lock: others may kill it meanwhile.
-        if !child::has_ended(&watched, Some(Instant::now() + patience))? {
+        if !child::has_ended(&watched, Some(Instant::now() + patience), None)? {
             kill(&mut child.lock(), leads_group);
         }
         Ok(child.lock().wait()?)

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use super::bell::Bell;
 
 /// Whether an end was asked for.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
     readable: Arc<UnixStream>,

@@ -8,11 +8,13 @@ use anyhow::{Context as _, Result};
 use super::place::Site;
 use crate::cli::args::Talk;
 use crate::cli::{narrate, report};
+use crate::edge::bell::Bell;
 use crate::edge::dir::Dir;
+use crate::edge::signal::Stop;
 use crate::engine::role::database::Database;
 use crate::engine::role::far::Far;
 use crate::engine::role::promote;
-use crate::engine::role::switchover::{Order, Switchover};
+use crate::engine::role::switchover::{Order, Switchover, not_told};
 use crate::engine::sync::profile::Profile;
 use crate::engine::sync::server::Commands;
 use crate::rule::config;
@@ -36,12 +38,17 @@ pub(super) fn switch(site: &Site<'_>, to: &str, change: Change, talk: &Talk) -> 
     let Some(other) = config.sites.iter().find(|other| other.name == to) else {
         return fail(Code::Usage, format!("no [[site]] of the configuration has the name '{to}'"));
     };
-    let (state, scheme) = (site.state()?, site.scheme()?);
+    // A site that was never told what it is has none.
+    let Some(state) = site.state_there()? else {
+        return Err(not_told().into());
+    };
+    let scheme = site.scheme()?;
     let database = database(site, scheme, change.timeout)?;
     let far = Far { site: other, set: site.set(), timeout: change.timeout };
     let ship = shell_words::join(ship(site, &state, &other.via(site.set())?)?);
     let monitor = narrate::monitor("repl-role", talk);
-    let order = Order { to: far, ship, patience: change.timeout, reason: change.reason };
+    let stop = Stop::catch(Bell::new()).context("cannot catch signals")?;
+    let order = Order { to: far, ship, patience: change.timeout, stop, reason: change.reason };
     let switchover =
         Switchover { dir: site.dir(), state: &state, scheme, database: &database, order: &order, monitor: &monitor };
     if change.is_dry {
@@ -53,6 +60,10 @@ pub(super) fn switch(site: &Site<'_>, to: &str, change: Change, talk: &Talk) -> 
 
 /// Makes this site the master.
 pub(super) fn lead(site: &Site<'_>, order: &promote::Order) -> Result<()> {
+    if site.keeps_log_only() {
+        let text = "this site keeps log only: it has no database that could become the master";
+        return Err(Failure::new(Code::Guarded, text).hint("repl-recover makes one of its log").into());
+    }
     let state = if order.is_dry { site.state_there()? } else { Some(site.state()?) };
     let database = database(site, site.scheme()?, order.patience)?;
     say(&promote::run(&site.place(state.as_ref()), &database, order)?)

@@ -48,6 +48,11 @@ impl Site<'_> {
         self.config?.site.clone()
     }
 
+    /// Whether its configuration has an archive, and no log directory of a database.
+    pub(super) fn keeps_log_only(&self) -> bool {
+        self.at.logdir.is_none() && self.config.is_some_and(|config| config.logdir.is_none())
+    }
+
     /// Its log directory.
     pub(super) fn dir(&self) -> &Dir {
         &self.dir

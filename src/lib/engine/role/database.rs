@@ -19,6 +19,8 @@ use crate::value::position::Position;
 const PROMOTE: &str = r#"[ -e "$REPL_DIR/standby.signal" ] || exit 0
 v=$(tr -cd 0-9. <"$REPL_DIR/PG_VERSION"); PATH=/usr/lib/postgresql/$v/bin:/usr/pgsql-$v/bin:$PATH
 exec pg_ctl promote -w -t "$REPL_TIMEOUT" -D "$REPL_DIR""#;
+/// What every directory of a PostgreSQL server has, and no archive of its log.
+const DATABASE: &str = "PG_VERSION";
 /// What makes a server of PostgreSQL follow.
 const STANDBY: &str = "standby.signal";
 
@@ -59,19 +61,29 @@ impl Database {
         Ok(())
     }
 
-    /// Refuses (13) a database that cannot be made a master now.
+    /// Refuses (13) a database that cannot be made a master now, and a directory that has none, such as an archive.
     pub(super) fn can_lead(&self) -> Result<()> {
-        if self.promote.is_none() {
-            self.can_tell()?;
-        }
-        if self.promote.is_some() || self.profile != Profile::Postgres {
+        if self.promote.is_some() {
             return Ok(());
+        }
+        let place = shown(&self.dir);
+        if self.profile != Profile::Postgres {
+            self.can_tell()?;
+            if self.commands.start.is_some() || self.profile.defaults(false).start.is_some() {
+                return Ok(());
+            }
+            let text = format!("nothing says how the server of {place} is started");
+            return Err(Failure::new(Code::Guarded, text).hint("start = \"CMD\" in [server]").into());
         }
         let dir = Dir::open(&self.dir)?;
-        if dir.identity(STANDBY)?.is_none() || self.profile.user(&dir)?.is_some() {
+        if dir.identity(DATABASE)?.is_none() {
+            let text = format!("{place} is no database directory: log alone cannot become the master");
+            return Err(Failure::new(Code::Guarded, text).hint("datadir = \"DIR\" names a standby's").into());
+        }
+        if dir.identity(STANDBY)?.is_none() || self.profile.server(&dir)?.is_some() {
             return Ok(());
         }
-        let text = format!("no server runs on {}: there is nothing to promote", shown(&self.dir));
+        let text = format!("no server runs on {place}: there is nothing to promote");
         Err(Failure::new(Code::Guarded, text).hint("start the standby, or promote = \"CMD\" in [server]").into())
     }
 
@@ -120,7 +132,7 @@ impl Database {
         }
         let mut server = self.server(state)?;
         let found = self.profile.facts(&dir)?.place.map(|(timeline, _)| timeline);
-        if found.is_none_or(|found| found < held.segment.generation) && self.profile.user(&dir)?.is_some() {
+        if found.is_none_or(|found| found < held.segment.generation) && self.profile.server(&dir)?.is_some() {
             server.stop()?;
         }
         // Also one that an earlier run has stopped.
@@ -146,7 +158,7 @@ impl Database {
             return server.leave_down();
         }
         let dir = Dir::open(&self.dir)?;
-        if self.demote.is_none() && dir.identity(STANDBY)?.is_none() && self.profile.user(&dir)?.is_some() {
+        if self.demote.is_none() && dir.identity(STANDBY)?.is_none() && self.profile.server(&dir)?.is_some() {
             let text = format!("the server that runs on {} does not follow: it was promoted", shown(&self.dir));
             return Err(Failure::new(Code::Guarded, text).hint("stop it; then run this again").into());
         }
@@ -157,7 +169,7 @@ impl Database {
     pub(super) fn lead_again(&self, state: &Dir, values: &[(&str, String)]) -> Result<()> {
         let dir = Dir::open(&self.dir)?;
         let is_ours = self.demote.is_none() && self.profile == Profile::Postgres;
-        if is_ours && dir.identity(STANDBY)?.is_some() && self.profile.user(&dir)?.is_none() {
+        if is_ours && dir.identity(STANDBY)?.is_some() && self.profile.server(&dir)?.is_none() {
             dir.remove(STANDBY)?;
             dir.sync()?;
         }
@@ -181,5 +193,67 @@ impl Database {
 
     fn timeout(&self) -> Duration {
         self.commands.timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::value::exit::code_of;
+
+    fn database(profile: Profile, dir: PathBuf, start: Option<&str>) -> Database {
+        let none = || None;
+        let (stop, status, check, run_as, dsn) = (none(), none(), none(), none(), none());
+        let timeout = Duration::from_millis(300);
+        let commands = Commands { stop, start: start.map(str::to_owned), status, check, run_as, dsn, timeout };
+        Database { profile, dir, commands, promote: None, demote: None }
+    }
+
+    /// Another process that writes to a file there, as a receiver does below a standby's directory.
+    fn writing<T>(file: &std::path::Path, meanwhile: impl FnOnce() -> T) -> T {
+        let mut writer =
+            Command::new("cat").stdin(Stdio::piped()).stdout(fs::File::create(file).unwrap()).spawn().unwrap();
+        let done = meanwhile();
+        drop(writer.stdin.take());
+        writer.wait().unwrap();
+        done
+    }
+
+    #[test]
+    fn log_alone_and_a_standby_that_does_not_run_cannot_lead_whoever_writes_there() {
+        let root = tempfile::tempdir().unwrap();
+        let postgres = database(Profile::Postgres, root.path().to_owned(), None);
+        let refused = || {
+            let error = writing(&root.path().join("writes"), || postgres.can_lead()).unwrap_err();
+            assert_eq!(code_of(&error), Code::Guarded);
+            error.to_string()
+        };
+        assert!(refused().contains("log alone cannot become the master"));
+        fs::write(root.path().join(DATABASE), "15").unwrap();
+        fs::write(root.path().join(STANDBY), "").unwrap();
+        assert!(refused().contains("no server runs on"));
+        // One that was promoted already.
+        fs::remove_file(root.path().join(STANDBY)).unwrap();
+        postgres.can_lead().unwrap();
+        let plain = database(Profile::Plain, root.path().to_owned(), None);
+        assert_eq!(code_of(&plain.can_lead().unwrap_err()), Code::Guarded);
+        database(Profile::Plain, root.path().to_owned(), Some("true")).can_lead().unwrap();
+    }
+
+    #[test]
+    fn who_only_has_a_file_open_below_an_environment_is_not_its_server() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["home", "state"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let (home, state) = (root.path().join("home"), Dir::open(&root.path().join("state")).unwrap());
+        let environment = database(Profile::Bdb, home.clone(), Some("true"));
+        let settled = || environment.server(&state).unwrap().settle();
+        assert!(!settled().unwrap());
+        let error = writing(&home.join("monitor.out"), settled).unwrap_err();
+        assert_eq!(code_of(&error), Code::Guarded);
     }
 }

@@ -84,10 +84,13 @@ fn guard(place: &Place<'_>, order: &Order) -> Result<()> {
     }
     let has_log = |scheme: &Scheme| Ok::<_, anyhow::Error>(!log::segments(place.dir, scheme, |_| false)?.is_empty());
     if !order.allow_empty && !place.scheme.map_or(Ok(false), has_log)? {
-        let text = format!("{path} has no log: it is not the directory of a database that runs");
-        return Err(Failure::new(Code::Guarded, text)
-            .hint("name the log directory; or --allow-empty, where the database is still to be made")
-            .into());
+        let text = match place.scheme {
+            Some(scheme) => format!("{path} has no log of {}: no such database runs there", scheme.engine()),
+            None => format!("{path} has no log that is known by its names"),
+        };
+        let hint = "name the log directory, or its kind by --engine or --pattern; or --allow-empty, where the database is \
+                    still to be made";
+        return Err(Failure::new(Code::Guarded, text).hint(hint).into());
     }
     Ok(())
 }

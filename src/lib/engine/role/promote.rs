@@ -64,8 +64,12 @@ pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<
         let text = format!("{} is not a receiver's directory", shown(place.dir.path()));
         return Err(Failure::new(Code::Fenced, text).hint("repl-role init --master makes a first master").into());
     };
+    // Behind the fence an earlier run may have begun to change what is asked for here.
+    if known < order.epoch {
+        database.can_lead()?;
+    }
     if order.is_dry {
-        return would(database, order);
+        return Ok(vec![would_make(database, order)]);
     }
     let receivers = alone(place.dir, &replica, order.patience)?;
     let held = site::holding(&replica)?;
@@ -77,11 +81,6 @@ pub fn run(place: &Place<'_>, database: &Database, order: &Order) -> Result<Vec<
     drop(receivers);
     give_up(place, order)?;
     Ok(vec![format!("{} is the master, epoch {}", order.site, order.epoch)])
-}
-
-fn would(database: &Database, order: &Order) -> Result<Vec<String>> {
-    database.can_lead()?;
-    Ok(vec![would_make(database, order)])
 }
 
 fn would_make(database: &Database, order: &Order) -> String {

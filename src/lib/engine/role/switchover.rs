@@ -18,11 +18,12 @@ use super::{LOCK, Place, instance, pause};
 use crate::edge::dir::{Dir, shown};
 use crate::edge::hook::Hook;
 use crate::edge::lock::Lock;
-use crate::edge::signal;
+use crate::edge::signal::{self, Stop};
 use crate::engine::log;
 use crate::engine::note::{Monitor, Note};
 use crate::engine::site::{self, Holding, Origin, STATE};
 use crate::rule::scheme::Scheme;
+use crate::rule::stream::hello::EPOCH_MOST;
 use crate::value::exit::{Code, Failure, code_of, fail};
 use crate::value::position::{Bookmark, Position, Start};
 
@@ -38,6 +39,8 @@ pub struct Order<'a> {
     pub ship: String,
     /// How long the last byte may take, and the other site's receiver to end.
     pub patience: Duration,
+    /// Asked for an end: before the point of no return all is undone, behind it all is done.
+    pub stop: Stop,
     /// Why.
     pub reason: Option<String>,
 }
@@ -117,15 +120,15 @@ impl Switchover<'_> {
     fn epoch(&self) -> Result<u64> {
         let place = Place { dir: self.dir, state: Some(self.state), scheme: Some(self.scheme) };
         match super::told(&place)? {
-            Some(told) if told.role == Role::Master => Ok(super::known_epoch(&place)? + 1),
+            Some(told) if told.role == Role::Master => match super::known_epoch(&place)? {
+                known @ ..EPOCH_MOST => Ok(known + 1),
+                _ => fail(Code::Fenced, format!("there is no epoch after {EPOCH_MOST}")),
+            },
             Some(told) => {
                 let text = format!("this site is a receiver since epoch {}: it has nothing to hand over", told.epoch);
                 Err(Failure::new(Code::Fenced, text).hint("repl-role where says who is the master").into())
             }
-            None => {
-                let text = "nobody has said that this site is the master";
-                Err(Failure::new(Code::Fenced, text).hint("repl-role init --master").into())
-            }
+            None => Err(not_told().into()),
         }
     }
 
@@ -136,6 +139,10 @@ impl Switchover<'_> {
             return Err(paused.refusal(Code::Guarded, pause::Direction::Ship, self.dir).into());
         }
         let (far, name) = (&self.order.to, &self.order.to.site.name);
+        if far.site.priority == 0 {
+            let text = format!("{name} has priority 0: it never becomes the master");
+            return Err(Failure::new(Code::Guarded, text).hint("priority in its [[site]]").into());
+        }
         let answer = far.show()?;
         if answer.role == Some(Role::Master) || answer.epoch >= epoch {
             let text = format!("{name} has seen epoch {}, which is not older than this master's", answer.epoch);
@@ -202,9 +209,11 @@ impl Switchover<'_> {
         let mut server = self.database.server(self.state)?;
         self.say("stopping the server");
         server.stop().context("cannot stop the master's server")?;
+        self.check_stop()?;
         let end = self.end()?.bookmark();
         self.say(&format!("the log ends at {}; shipping", end.position));
         self.ship(end)?;
+        self.check_stop()?;
         server.confirm_down()?;
         if self.end()?.bookmark() != end {
             return fail(Code::Guarded, "the log has grown though the server is stopped: who writes to it?");
@@ -212,6 +221,11 @@ impl Switchover<'_> {
         let journal = Journal { end: Some(end), ..journal };
         journal.write(self.state)?;
         Ok(journal)
+    }
+
+    /// Whether an end was asked for.
+    fn check_stop(&self) -> Result<()> {
+        if self.order.stop.is_asked() { fail(Code::Failed, "stopped by a signal") } else { Ok(()) }
     }
 
     fn end(&self) -> Result<Holding> {
@@ -227,6 +241,7 @@ impl Switchover<'_> {
             if self.order.to.show()?.held == Some(Start::At(end)) {
                 return Ok(());
             }
+            self.check_stop()?;
             if Instant::now() >= deadline {
                 let text = format!("{} does not come to {end}", self.order.to.site.name);
                 let failure = Failure::new(Code::Unconfirmed, text);
@@ -236,7 +251,7 @@ impl Switchover<'_> {
                 });
             }
             let hook = Hook { name: "ship", command: self.order.ship.clone(), timeout: Some(self.order.patience) };
-            let answer = hook.listen(&[], 1 << 16)?;
+            let answer = hook.listen_until(&[], 1 << 16, Some(&self.order.stop))?;
             let code = answer.status.and_then(|status| u8::try_from(status).ok()).and_then(Code::from_number);
             let Some(words) = answer.words else {
                 continue;
@@ -411,6 +426,11 @@ impl Switchover<'_> {
     fn say(&self, text: &str) {
         (self.monitor)(Note::Detail(text.to_owned()));
     }
+}
+
+/// A site of which nobody has said what it is has nothing to hand over.
+pub fn not_told() -> Failure {
+    Failure::new(Code::Fenced, "nobody has said that this site is the master").hint("repl-role init --master")
 }
 
 /// Behind the point of no return, before there is another master.

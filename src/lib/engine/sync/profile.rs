@@ -199,7 +199,7 @@ impl Profile {
     }
 
     /// The same, by the engine's own signs alone.
-    pub(super) fn server(self, dir: &Dir) -> Result<Option<String>> {
+    pub fn server(self, dir: &Dir) -> Result<Option<String>> {
         let found = match self {
             Profile::Postgres => postgres::user(dir)?,
             Profile::Mariadb => mariadb::user(dir),

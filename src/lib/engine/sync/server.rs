@@ -174,16 +174,18 @@ impl Server {
         }
     }
 
-    /// Whether it runs, waiting until that is plain: what an earlier run has begun may still be at work there, and that the
-    /// status command does not say of it. Without one, whoever uses the directory is the server.
+    /// Whether it runs, as the status command says, or the engine's own signs where there is none: who only has a file open
+    /// there is no server. Others are waited for, since what an earlier run has begun may still be at work.
     pub fn settle(&self) -> Result<bool> {
         let deadline = Instant::now() + GRACE.min(self.commands.timeout);
         loop {
             let says = self.ask_status()?;
+            if says.map_or_else(|| self.is_seen(), Ok)? {
+                return Ok(true);
+            }
             let sight = self.look_when(says)?;
-            let runs = matches!(sight, Sight::Runs(_));
-            if !runs || says != Some(false) {
-                return Ok(runs);
+            if !matches!(sight, Sight::Runs(_)) {
+                return Ok(false);
             }
             if Instant::now() >= deadline {
                 return Err(self.in_use(&sight).into());

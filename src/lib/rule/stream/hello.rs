@@ -10,6 +10,8 @@ use crate::value::pairs;
 
 /// The version of the stream that this release writes and reads.
 pub const VERSION: u64 = 1;
+/// The last epoch that is believed: a set whose masters are counted has no such one.
+pub const EPOCH_MOST: u64 = i64::MAX.cast_unsigned();
 
 /// What a sender says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +69,9 @@ impl Hello {
         Ok(Hello {
             set: name(want("set")?)?,
             scheme: Scheme::new(&kind, &want("identity")?, count("segment-size")?).map_err(Corrupt)?,
-            epoch: count("epoch")?,
+            epoch: Some(count("epoch")?)
+                .filter(|epoch| *epoch <= EPOCH_MOST)
+                .ok_or_else(|| Corrupt("the hello has no valid epoch".into()))?,
             fingerprint: name(want("fingerprint")?)?,
             site: name(want("site")?)?,
             instance: instance(text)?,
@@ -129,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_after_which_no_other_can_be_made_is_none() {
+        let last = Hello { epoch: EPOCH_MOST, ..hello() };
+        assert_eq!(Hello::parse(last.print().as_bytes()), Ok(last));
+        for epoch in [EPOCH_MOST + 1, u64::MAX] {
+            assert!(Hello::parse(Hello { epoch, ..hello() }.print().as_bytes()).is_err());
+        }
+    }
+
+    #[test]
     fn it_is_read_back_and_unknown_keys_are_passed_over() {
         let text = hello().print() + "later=thing\n";
         assert_eq!(Hello::parse(text.as_bytes()), Ok(hello()));
@@ -142,7 +155,7 @@ mod tests {
         let longest = Hello {
             set: name.clone(),
             scheme: Scheme::Eloquence(Pattern::parse(&pattern).unwrap()),
-            epoch: u64::MAX,
+            epoch: EPOCH_MOST,
             fingerprint: name.clone(),
             site: name,
             instance: hello().instance,
