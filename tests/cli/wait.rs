@@ -227,6 +227,25 @@ fn what_can_never_be_is_refused_at_once() {
     rig.run("$WAIT now --state state --ack some").fails(2, "one-peer");
     rig.run("$WAIT soon --state state").fails(2, "now");
     rig.run("$WAIT now").fails(2, "LOGDIR");
+    let config = format!(
+        "engine = \"plain\"\npattern = \"log.%S\"\nlogdir = \"{}\"\n[[site]]\nname = \"tape\"\npriority = 0\n\
+         via = \"exec $APPLY --acks ${{TAPE:-t}}\"\n",
+        rig.master().display()
+    );
+    fs::write(rig.path("tape.toml"), config).unwrap();
+    rig.ok("chmod 600 tape.toml");
+    let mut other = rig.spawn("exec $SHIP -c tape.toml --state other");
+    eventually("a sender", || rig.run("$WAIT now --state other --ack none").code == 0);
+    for policy in ["one-peer", "all-peers"] {
+        let says = format!("no site that acknowledges has a priority above 0, so policy {policy} is never met");
+        rig.run(&format!("$WAIT now --state other --ack {policy}")).fails(2, &says);
+        rig.run(&format!("TAPE=u $SHIP -S -c tape.toml --state once --ack {policy}")).fails(10, &says);
+    }
+    other.signal(Signal::TERM);
+    other.wait();
+    rig.run("sed -i 's/^priority.*/acks = false/' tape.toml; TAPE=u $SHIP -S -c tape.toml --state once")
+        .fails(10, "no site acknowledges, so policy all is never met");
+    rig.ok("TAPE=u $SHIP -S -c tape.toml --state once --ack none");
     // A proof of another history.
     let proof = rig.ok("$APPLY --position a");
     rig.ok(&format!("$WAIT {} --state state --timeout 0s", proof.trim()));

@@ -162,6 +162,20 @@ impl Facts {
         policy.confirmed(&voters)
     }
 
+    /// Why these sites never meet a policy, however far they come.
+    pub(super) fn never(&self, policy: Policy) -> Option<String> {
+        let mut acking = self.sites.values().filter(|site| site.acks).peekable();
+        let why = match policy {
+            Policy::None => return None,
+            _ if acking.peek().is_none() => "no site acknowledges",
+            Policy::OnePeer | Policy::AllPeers if !acking.any(|site| site.priority > 0) => {
+                "no site that acknowledges has a priority above 0"
+            }
+            _ => return None,
+        };
+        Some(format!("{why}, so policy {policy} is never met"))
+    }
+
     /// Whether all that was to be shipped is acknowledged as a policy asks: up to `last`, where that is known. A receiver
     /// whose lane has ended as it should has it, whatever it was: a small file has no position.
     pub(super) fn is_met(&self, policy: Policy, last: Option<Position>) -> bool {

@@ -26,7 +26,7 @@ use crate::engine::note::{Monitor, Note, Trouble};
 use crate::engine::role;
 use crate::engine::role::pause::{Direction, Paused};
 use crate::rule::quorum::Policy;
-use crate::value::exit::{Code, Failure, code_of, hint_of};
+use crate::value::exit::{Code, Failure, code_of, fail, hint_of};
 use crate::value::position::Position;
 
 /// Longest between two looks at what is to be done.
@@ -378,12 +378,21 @@ impl<'a> Fleet<'a> {
 
     /// How all of it has ended.
     fn judge(&self, crew: Crew) -> Result<()> {
+        // Of a pass to receivers that have a way back, 0 says that the policy is met.
+        let is_bound = self.options.once && crew.can_begin_again();
         let Crew { mut ended, count, paused, verdict, .. } = crew;
         if let Some(error) = verdict {
             return Err(error);
         }
         if let Some(paused) = paused.filter(|_| ended.is_empty() && !self.calls.stop.is_asked()) {
             return Err(paused.refusal(Code::Guarded, Direction::Ship, self.dir).into());
+        }
+        let never = || self.board.look(|facts| facts.never(self.options.ack));
+        if ended.is_empty()
+            && is_bound
+            && let Some(why) = never()
+        {
+            return fail(Code::Unconfirmed, why);
         }
         let needs_person =
             |error: &anyhow::Error| !code_of(error).is_transient() && code_of(error) != Code::Unconfirmed;

@@ -230,8 +230,8 @@ fn judge(facts: &Facts, policy: Policy, level: Level, at: Position) -> Option<An
     if facts.confirmed(policy, level).has(at) {
         return Some(Answer::Done);
     }
-    if !facts.sites.values().any(|site| site.acks) {
-        return Some(Answer::Refuse(Code::Usage, format!("no site acknowledges, so policy {policy} is never met")));
+    if let Some(why) = facts.never(policy) {
+        return Some(Answer::Refuse(Code::Usage, why));
     }
     let is_vain = level == Level::Applied && !facts.may_apply();
     is_vain.then(|| Answer::Refuse(Code::Usage, "no site feeds a database, so nothing is ever applied".into()))
