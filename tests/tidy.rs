@@ -291,6 +291,42 @@ fn flags_are_read_from_every_common_shape_of_mdoc() {
 }
 
 #[test]
+fn no_page_eats_the_quotes_of_a_command() {
+    let mut faults = Vec::new();
+    for page in files("man") {
+        let lines = read(&page);
+        let eaten = lines.lines().enumerate().filter(|(_, line)| eats_quotes(line));
+        faults.extend(eaten.map(|(number, line)| format!("{page}:{}: {line}", number + 1)));
+    }
+    none("write \\(dq for a quote that is to be seen", &faults);
+}
+
+/// Whether mdoc takes a quote of this line for its own, where none is meant to group words: to it, one that begins a word
+/// of a macro's line is no text. The widths and the cells of lists are meant so.
+fn eats_quotes(line: &str) -> bool {
+    let is_meant =
+        line.starts_with(".\\\"") || line.starts_with(".Bl ") || (line.starts_with(".It ") && line.contains(" Ta "));
+    line.starts_with('.') && !is_meant && line.contains(" \"")
+}
+
+#[test]
+fn quotes_that_are_eaten_are_seen() {
+    for line in [".Dl psql -c \"select 1\"", ".Ql a \"b\"", ".It Ic via No = \"x\""] {
+        assert!(eats_quotes(line), "{line}");
+    }
+    for line in [
+        ".Dl psql -c \\(dqselect 1\\(dq",
+        ".Dl a --via='x' b=\"c\"",
+        "psql -c \"select 1\"",
+        ".Bl -tag -width \"ab c\"",
+        ".It Sy \"a b\" Ta c",
+        ".\\\" a \"remark\"",
+    ] {
+        assert!(!eats_quotes(line), "{line}");
+    }
+}
+
+#[test]
 fn every_command_has_its_table_in_the_configuration() {
     let tables: Vec<String> = repl::cli::config::commands().keys().map(|table| format!("repl-{table}")).collect();
     assert_eq!(tables, commands());
