@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(line) => line,
         Err(code) => return ExitCode::from(code as u8),
     };
-    let told = Args { set: line.config.as_ref().map(Set::of).unwrap_or_default(), ..line.args };
+    let told = Args { set: Set::of(&line), ..line.args };
     if let Some(shell) = told.completions {
         return report::exit(NAME, args::completions(Args::command(), shell));
     }

@@ -18,6 +18,7 @@ mod fan_out;
 mod faults;
 mod feed;
 mod fetch;
+mod gathering;
 mod instance;
 mod link;
 mod patch;

@@ -15,7 +15,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,6 +64,10 @@ pub struct Line<A> {
     pub config: Option<Config>,
     /// That file.
     pub file: Option<PathBuf>,
+    /// Name of the set, wherever that is said.
+    pub set: Option<String>,
+    /// Flags and operands that the file alone gives, as clap calls them.
+    pub filed: BTreeSet<String>,
 }
 
 /// Runs a command with its command line, and reports.
@@ -104,10 +108,10 @@ where
     let mut command = complete(A::command());
     command.build();
     let Some(read) = read(&command, words, variables)? else { return Ok(None) };
-    let Read { matches, words, config, file } = read;
+    let Read { matches, words, config, file, set, filed } = read;
     voice::choose(&matches);
     let args = A::from_arg_matches(&matches)?;
-    Ok(Some(Line { args, matches, words, config, file }))
+    Ok(Some(Line { args, matches, words, config, file, set, filed }))
 }
 
 fn tell(name: &str, error: &anyhow::Error, status: fn(Code) -> u8) -> Code {
@@ -170,6 +174,8 @@ struct Read {
     words: Vec<OsString>,
     config: Option<Config>,
     file: Option<PathBuf>,
+    set: Option<String>,
+    filed: BTreeSet<String>,
 }
 
 /// `None` when it was printed instead.
@@ -177,7 +183,8 @@ fn read(command: &Command, line: Vec<OsString>, variables: &[(String, OsString)]
     let matches = lenient(command, line)?;
     let given = Given::of(command, &matches);
     if given.has("completions") {
-        return Ok(Some(Read { matches, words: given.print(), config: None, file: None }));
+        let (set, filed) = (None, BTreeSet::new());
+        return Ok(Some(Read { matches, words: given.print(), config: None, file: None, set, filed }));
     }
     let variables = if given.has("restrict") { &[] } else { variables };
     let own = Own::of(&given, variables)?;
@@ -191,11 +198,12 @@ fn read(command: &Command, line: Vec<OsString>, variables: &[(String, OsString)]
         return Ok(None);
     }
     let config = config.map(|mut config| {
-        config.set = set.or(config.set);
+        config.set = set.clone().or(config.set);
         config
     });
+    let set = config.as_ref().map_or(set, |config| config.set.clone());
     let (words, matches) = (merged.given().print(), merged.finish(command)?);
-    Ok(Some(Read { matches, words, config, file }))
+    Ok(Some(Read { matches, words, config, file, set, filed: merged.filed() }))
 }
 
 /// What the flags say that every command has.

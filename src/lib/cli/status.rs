@@ -8,12 +8,13 @@ use clap::Parser;
 use clap_complete::Shell;
 
 use super::args::{self, Talk};
+use super::config::Line;
 use super::report;
 use crate::edge::bell::Bell;
 use crate::edge::dir::draft::Place as File;
 use crate::edge::signal::Stop;
 use crate::engine::site::STATE;
-use crate::engine::status::{Options, Place, Remote, look, parse_remote};
+use crate::engine::status::{Home, Options, Place, Remote, look, parse_remote};
 use crate::rule::config::{Config, Site};
 use crate::rule::status::judge::Limits;
 use crate::rule::status::table::Detail;
@@ -116,20 +117,29 @@ pub struct Set {
     pub logdir: Option<PathBuf>,
     /// The other sites that can be asked.
     pub sites: Vec<Remote>,
+    /// Whether the configuration alone says where states are.
+    pub has_states: bool,
 }
 
 impl Set {
-    /// Each site is asked for what it knows itself, by its own configuration: it asks nobody in turn.
-    pub fn of(config: &Config) -> Set {
-        let name = config.set.clone().unwrap_or_default();
-        let ask = |site: &Site| {
-            let file = site.config(&name);
-            let command = site.far(&format!("repl-status --json --local -c {}", shell_words::quote(&file)))?;
-            Some(Remote { name: site.name.clone(), command })
-        };
-        let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
-        Set { sites: others.filter_map(ask).collect(), logdir: config.logdir.clone(), name }
+    /// What is known beside the arguments.
+    pub fn of(line: &Line<Args>) -> Set {
+        let name = line.set.clone().unwrap_or_default();
+        let (config, has_states) = (line.config.as_ref(), line.filed.contains("state"));
+        let sites = config.map(|config| sites(config, &name)).unwrap_or_default();
+        Set { sites, logdir: config.and_then(|config| config.logdir.clone()), has_states, name }
     }
+}
+
+/// Each site is asked for what it knows itself, by its own configuration: it asks nobody in turn.
+fn sites(config: &Config, set: &str) -> Vec<Remote> {
+    let ask = |site: &Site| {
+        let file = site.config(set);
+        let command = site.far(&format!("repl-status --json --local -c {}", shell_words::quote(&file)))?;
+        Some(Remote { name: site.name.clone(), command })
+    };
+    let others = config.sites.iter().filter(|site| site.enabled && config.site.as_ref() != Some(&site.name));
+    others.filter_map(ask).collect()
 }
 
 impl Args {
@@ -141,16 +151,27 @@ impl Args {
         let place = |path: &PathBuf| Place { path: path.clone(), sender: sender(path) };
         let speaks = |path: &&PathBuf| !is_told || self.set.logdir.as_ref() != Some(*path) || path.join(STATE).exists();
         let is_bare = self.dirs.is_empty() && self.state.is_empty() && self.ask.is_empty();
+        let (named, planned) = if self.set.has_states { (&[][..], &*self.state) } else { (&*self.state, &[][..]) };
         let sites = if self.local { [].as_slice() } else { &self.set.sites };
         Ok(Options {
-            states: self.state.clone(),
+            states: named.to_vec(),
+            planned: planned.to_vec(),
             dirs: self.dirs.iter().filter(speaks).map(place).collect(),
-            home: if is_bare { Some(args::states_home().context("cannot tell where states are")?) } else { None },
+            home: if is_bare { Some(self.home()?) } else { None },
             remotes: self.ask.iter().chain(sites).cloned().collect(),
             ask_timeout: self.ask_timeout,
             limits: self.limits()?,
             past: self.html.as_ref().map(|_| self.since),
         })
+    }
+
+    /// Where those keep their states by whom nobody has said it: the set's sender, or all.
+    fn home(&self) -> Result<Home> {
+        let home = match self.set.name.as_str() {
+            "" => args::states_home().map(Home::All),
+            set => args::default_state(set, Path::new("")).map(Home::One),
+        };
+        home.context("cannot tell where states are")
     }
 
     fn limits(&self) -> Result<Limits> {

@@ -7,10 +7,12 @@ mod receiver;
 mod remote;
 mod sender;
 
+use std::fs::DirEntry;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 pub use self::remote::{Remote, parse_remote};
 use super::site;
@@ -35,10 +37,12 @@ const HISTORY_MOST: u64 = 256 << 10;
 pub struct Options {
     /// State directories, of senders or of receivers.
     pub states: Vec<PathBuf>,
+    /// The same of a configuration: a site that receives has one for the day on which it ships, and nothing there before.
+    pub planned: Vec<PathBuf>,
     /// Log directories; or state directories.
     pub dirs: Vec<Place>,
-    /// Where senders keep their states by default, when all of those are asked for.
-    pub home: Option<PathBuf>,
+    /// Where senders keep their states by default, when those are asked for.
+    pub home: Option<Home>,
     /// Other machines.
     pub remotes: Vec<Remote>,
     /// How long each of those may take.
@@ -47,6 +51,15 @@ pub struct Options {
     pub limits: Limits,
     /// How much of the past is wanted; `None` for nothing of it.
     pub past: Option<Duration>,
+}
+
+/// Where senders keep their states by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// All of them, a directory each in this one.
+    All(PathBuf),
+    /// The one of a set.
+    One(PathBuf),
 }
 
 /// A directory that was named.
@@ -67,16 +80,14 @@ pub fn look(options: &Options) -> Report {
         for path in &options.states {
             parts.push(of_state(path).unwrap_or_else(|error| silent(path, &error)));
         }
-        for place in &options.dirs {
-            parts.extend(of_dir(place).unwrap_or_else(|error| vec![silent(&place.path, &error)]));
+        let of_dir = |place| of_dir(place).unwrap_or_else(|error| vec![silent(&place.path, &error)]);
+        let here: Vec<Part> = options.dirs.iter().flat_map(of_dir).collect();
+        let receives = here.iter().any(|part| matches!(part.what, What::Receiver(_)));
+        for path in options.planned.iter().filter(|path| !(receives && is_unused(path))) {
+            parts.push(of_state(path).unwrap_or_else(|error| silent(path, &error)));
         }
-        if let Some(home) = &options.home {
-            let found = senders_in(home);
-            parts.extend(found.iter().map(|path| of_state(path).unwrap_or_else(|error| silent(path, &error))));
-            if found.is_empty() {
-                parts.push(silent(home, &absent(home)));
-            }
-        }
+        parts.extend(here);
+        parts.extend(options.home.iter().flat_map(of_home));
         asked.join().unwrap_or_default()
     });
     if let Some(past) = options.past {
@@ -108,6 +119,25 @@ fn of_state(path: &Path) -> Result<Part> {
     }
 }
 
+/// Whether no sender has ever begun to keep its state there.
+fn is_unused(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path.join(sender::FILE));
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// What senders keep where they do by default.
+fn of_home(home: &Home) -> Vec<Part> {
+    let (path, found) = match home {
+        Home::All(path) => (path, senders_in(path)),
+        Home::One(path) => (path, Ok(Some(path.clone()).filter(|path| may_be_sender(path)).into_iter().collect())),
+    };
+    match found {
+        Ok(found) if found.is_empty() => vec![silent(path, &absent(path))],
+        Ok(found) => found.iter().map(|path| of_state(path).unwrap_or_else(|error| silent(path, &error))).collect(),
+        Err(error) => vec![silent(path, &error)],
+    }
+}
+
 fn is_receivers(state: &Dir) -> Result<bool> {
     Ok(state.identity(site::ORIGIN)?.is_some() || state.identity(site::POSITION)?.is_some())
 }
@@ -128,20 +158,23 @@ fn of_dir(place: &Place) -> Result<Vec<Part>> {
     } else if is_receivers(&dir)? || dir.identity(sender::FILE)?.is_some() {
         return Ok(vec![of_state(&place.path)?]);
     }
-    for path in senders_of(place) {
-        parts.push(of_state(&path).unwrap_or_else(|error| silent(&path, &error)));
+    let senders = senders_of(place);
+    for path in senders.as_ref().into_iter().flatten() {
+        parts.push(of_state(path).unwrap_or_else(|error| silent(path, &error)));
     }
-    match (parts.is_empty(), &place.sender) {
-        (false, _) => Ok(parts),
-        (true, sender) => Err(absent(sender.as_ref().unwrap_or(&place.path))),
+    if parts.is_empty() {
+        // One who receives need not ship; of one who does neither it matters why nothing is known.
+        senders?;
+        return Err(absent(place.sender.as_ref().unwrap_or(&place.path)));
     }
+    Ok(parts)
 }
 
 /// The state directories of senders that ship from a directory: where it is by default, and wherever beside that one says
 /// so, since a sender that was told a set's name keeps its state under that.
-fn senders_of(place: &Place) -> Vec<PathBuf> {
+fn senders_of(place: &Place) -> Result<Vec<PathBuf>> {
     let Some(default) = &place.sender else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let own = std::fs::canonicalize(&place.path).ok();
     // One of before, which does not say it in full, is taken by its place.
@@ -149,15 +182,31 @@ fn senders_of(place: &Place) -> Vec<PathBuf> {
         Some(log) => own.as_ref() == Some(&log),
         None => path == default,
     };
-    default.parent().map(senders_in).unwrap_or_default().into_iter().filter(is_of_it).collect()
+    let beside = default.parent().map(senders_in).transpose()?.unwrap_or_default();
+    Ok(beside.into_iter().filter(is_of_it).collect())
 }
 
-/// The directories in another one in which a sender has left word, in order.
-fn senders_in(home: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.join(sender::FILE).exists()).collect();
+/// The directories in another one in which a sender has left word, or of which nobody can tell, in order.
+fn senders_in(home: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(home) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<Result<Vec<_>, _>>),
+    };
+    let entries = entries.with_context(|| format!("cannot list {}", shown(home)))?;
+    let mut found: Vec<_> = entries.iter().map(DirEntry::path).filter(|path| may_be_sender(path)).collect();
     found.sort();
-    found
+    Ok(found)
+}
+
+/// Whether a sender has left word in a directory, or may have: of one that cannot be looked into nobody knows, and to say
+/// nothing of it would be to say that all is well.
+fn may_be_sender(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path.join(sender::FILE));
+    match found.map_err(|error| error.kind()) {
+        Err(ErrorKind::NotFound) => path.is_symlink() && !path.exists(),
+        Err(ErrorKind::NotADirectory) => false,
+        _ => true,
+    }
 }
 
 /// Adds what was done and how far sites were behind. A past that cannot be read is left out: it only adds to the report.

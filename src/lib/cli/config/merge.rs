@@ -1,5 +1,6 @@
 //! Joins what a file and the environment say with a command line: ranks, who gives way, and whose fault it is.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
@@ -188,6 +189,12 @@ impl Merged {
     /// The last value of a flag.
     pub(super) fn text(&self, id: &str) -> Option<String> {
         self.given().get(id)?.values.last()?.to_str().map(str::to_owned)
+    }
+
+    /// What a file alone gives.
+    pub(super) fn filed(&self) -> BTreeSet<String> {
+        let filed = self.ranked().into_iter().filter(|addition| !matches!(addition.origin, Origin::Variable(_)));
+        filed.map(|addition| addition.word.id.clone()).collect()
     }
 
     fn words(&self, given: &Given) -> Vec<OsString> {

@@ -68,13 +68,14 @@ impl Question {
     }
 }
 
-fn tell(Line { args, config, .. }: Line<status::Args>, root: &Path) -> Result<()> {
-    check(config.as_ref(), root)?;
+fn tell(line: Line<status::Args>, root: &Path) -> Result<()> {
+    check(line.config.as_ref(), root)?;
+    let set = status::Set::of(&line);
+    let args = line.args;
     // Without any directory it would tell of all senders that this user has.
     if args.dirs.is_empty() && args.state.is_empty() {
         return fail(Code::Usage, "refused by --restrict: this key's configuration has no logdir");
     }
-    let set = config.as_ref().map(status::Set::of).unwrap_or_default();
     status::Args { set, ..args }.run().map(drop)
 }
 

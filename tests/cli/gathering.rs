@@ -1,0 +1,168 @@
+//! What repl-status gathers before it judges: which states it looks at, which it must not leave out.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use repl::edge::clock;
+use repl::value::time::Time;
+
+use super::rig::{Rig, noise};
+
+/// So many seconds ago.
+fn ago(seconds: i64) -> String {
+    Time(clock::now().0 - seconds * 1_000_000).to_string()
+}
+
+/// The status of a sender of a quiet log, with one site that lacks so many bytes for so many seconds.
+fn sender(set: &str, bytes: u64, seconds: f64) -> Value {
+    json!({
+        "v": 1, "logdir": "/srv/db", "engine": "bdb", "set": set, "epoch": 3, "started": ago(90_000), "updated": ago(1),
+        "heartbeat": 1000.0, "end": "1-2:40", "grown": ago(5000), "policy": "all", "sites": [{
+            "name": "venus", "receiver": "ssh venus repl-apply --acks /a", "state": "connected", "acks": true,
+            "sent": "1-2:40", "received": "1-2:40", "flushed": "1-2:40", "proven": format!("1-2:{}", 40 - bytes),
+            "lag": {"bytes": bytes, "segments": 0, "seconds": seconds}, "last_ack": ago(1), "reconnects": 0
+        }]
+    })
+}
+
+fn put(state: &Path, value: &Value) {
+    fs::create_dir_all(state).unwrap();
+    fs::write(state.join("status.json"), format!("{value:#}\n")).unwrap();
+}
+
+#[test]
+fn a_standby_that_is_to_ship_one_day_has_no_state_for_that_yet() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(3000, 1));
+    let path = |name: &str| rig.path(name).display().to_string();
+    let site = |name: &str| {
+        let config = path(&format!("{name}.toml"));
+        format!("[[site]]\nname = \"{name}\"\nrsh = \"sh -c\"\nconfig = \"{config}\"\n")
+    };
+    for (name, log) in [("mars", "master"), ("venus", "replica")] {
+        let (log, state) = (path(log), path(&format!("{name}-state")));
+        let top = format!(
+            "set = \"shop\"\nhere = \"{name}\"\npattern = \"log.%S\"\nlogdir = \"{log}\"\nstate = \"{state}\"\n"
+        );
+        fs::write(rig.path(&format!("{name}.toml")), top + &site("mars") + &site("venus")).unwrap();
+    }
+    // Commands that are asked for by name are those that are tested.
+    let bin = Path::new(super::rig::STATUS).parent().unwrap().display();
+    let run = |line: &str| rig.run(&format!("export PATH={bin}:$PATH; {line}"));
+
+    // Before anything was received it is not known to be a standby.
+    run("$STATUS --local -c venus.toml").fails(1, "venus-state is unknown: cannot open");
+    assert_eq!(run("$SHIP -S -c mars.toml").code, 0);
+    for line in ["-c venus.toml --local", "-c mars.toml"] {
+        let ran = run(&format!("$STATUS --nagios {line}"));
+        assert!(ran.code == 0 && ran.out.starts_with("REPL OK"), "{line}: {ran:?}");
+        assert!(!ran.out.contains("venus-state"), "{ran:?}");
+        let ran = run(&format!("$STATUS {line}"));
+        assert!(ran.code == 0 && ran.out.contains("shop, receiver: "), "{line}: {ran:?}");
+    }
+    // Somebody may have made the directory for it.
+    fs::create_dir(rig.path("venus-state")).unwrap();
+    assert_eq!(run("$STATUS --local -c venus.toml").code, 0);
+    // Who names it wants to hear of it, and what lies there and cannot be read is an error.
+    run("$STATUS --local -c venus.toml --state venus-state").fails(8, "no repl-ship has left word in venus-state");
+    run("REPL_OPT_STATE=venus-state $STATUS --local -c venus.toml").fails(8, "no repl-ship has left word");
+    fs::write(rig.path("venus-state/status.json"), "{").unwrap();
+    run("$STATUS --local -c venus.toml").fails(6, "status.json is damaged");
+    // A master's is one that must be there.
+    fs::remove_dir_all(rig.path("mars-state")).unwrap();
+    run("$STATUS --local -c mars.toml").fails(1, "mars-state is unknown: cannot open");
+}
+
+/// A directory that goes with the test. Root's senders have theirs for the whole machine.
+struct Gone(PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_set_that_is_named_is_all_that_is_looked_at() {
+    let rig = Rig::new();
+    let is_root = rustix::process::geteuid().is_root();
+    let home = if is_root { PathBuf::from("/var/lib/repl") } else { rig.path("xdg/repl") };
+    let unique = rig.root.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
+    let [one, two] = ["one", "two"].map(|name| format!("gathering-{unique}-{name}"));
+    let made = [&one, &two].map(|set| Gone(home.join(set)));
+    put(&made[0].0, &sender(&one, 0, 0.0));
+    put(&made[1].0, &sender(&two, 4, 700.0));
+    // The other one is behind: neither its words nor its exit code belong here.
+    for (set, other, code) in [(&one, &two, 0), (&two, &one, 10)] {
+        for name in [format!("--set {set}"), format!("-c {set}.toml")] {
+            fs::write(rig.path(&format!("{set}.toml")), format!("set = \"{set}\"\n")).unwrap();
+            let ran = rig.run(&format!("$STATUS {name}"));
+            assert!(ran.code == code && ran.out.contains(&format!("{set}, sender: ")), "{name}: {ran:?}");
+            assert!(!ran.out.contains(other.as_str()), "{name}: {ran:?}");
+        }
+    }
+    let all = rig.run("$STATUS").out;
+    assert!(all.contains(&one) && all.contains(&two), "{all}");
+    let none = format!("{one}-none");
+    rig.run(&format!("$STATUS --set {none}"))
+        .fails(8, &format!("no repl-ship has left word in {}", home.join(&none).display()));
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_told_of() {
+    let rig = Rig::new();
+    let home = rig.path("xdg/repl");
+    for set in ["one", "two"] {
+        put(&home.join(set), &sender(set, 0, 0.0));
+    }
+    fs::write(home.join("notes"), "no state").unwrap();
+    fs::create_dir(home.join("empty")).unwrap();
+    // Whoever runs the test, this runs as one to whom a mode means something.
+    fs::copy(super::rig::STATUS, rig.path("status")).unwrap();
+    let user =
+        if rustix::process::geteuid().is_root() { "setpriv --reuid 65534 --regid 65534 --clear-groups" } else { "" };
+    let told = |words: &str| rig.run(&format!("{user} ./status {words}"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(rig.root.path(), 0o755);
+    let ran = told("--nagios");
+    assert_eq!(ran.out.split('|').next(), Some("REPL OK - one/venus idle; two/venus idle"), "{ran:?}");
+
+    mode(&home.join("two"), 0o000);
+    let ran = told("--nagios");
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.out.starts_with("REPL UNKNOWN - ") && ran.out.contains("xdg/repl/two unknown: cannot open"), "{ran:?}");
+    assert!(told("").out.contains("one, sender: idle"));
+    told("").fails(1, "two is unknown: cannot open");
+    told("--set two").fails(1, "two is unknown: cannot open");
+    mode(&home.join("one"), 0o000);
+    let ran = told("");
+    assert!(ran.code == 1 && !ran.err.contains("left word") && ran.err.contains("Permission denied"), "{ran:?}");
+    mode(&home, 0o000);
+    for words in ["", "--set two", "master"] {
+        let ran = told(words);
+        assert!(ran.code == 1 && ran.err.contains("Permission denied"), "'{words}': {ran:?}");
+    }
+    for path in [&home, &home.join("one"), &home.join("two")] {
+        mode(path, 0o755);
+    }
+
+    // Modes are not all that there is: links that lead nowhere, to themselves, and what is no file.
+    for (state, make) in [
+        ("three", "ln -s gone xdg/repl/three"),
+        ("four", "ln -s four xdg/repl/four"),
+        ("five", "mkdir -p xdg/repl/five/status.json"),
+        ("six", "mkdir xdg/repl/six && ln -s gone xdg/repl/six/status.json"),
+    ] {
+        rig.ok(make);
+        let ran = told("--json");
+        let found: Value = serde_json::from_str(&ran.out).unwrap();
+        let silent = found["silent"].as_array().unwrap();
+        let is_of_it = |part: &Value| part["name"].as_str().unwrap().ends_with(&format!("xdg/repl/{state}"));
+        assert!(ran.code != 0 && silent.len() == 1 && is_of_it(&silent[0]), "{state}: {ran:?}");
+        assert!(["unknown", "critical"].contains(&found["alarm"].as_str().unwrap()), "{state}: {ran:?}");
+        rig.ok(&format!("rm -r xdg/repl/{state}"));
+    }
+}
