@@ -1,4 +1,5 @@
-//! What repl-status gathers before it judges: which states it looks at, which it must not leave out.
+//! What repl-status gathers before it judges: which states it looks at, which it must not leave out, by which limits, and
+//! what it keeps to itself.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -74,6 +75,37 @@ fn a_standby_that_is_to_ship_one_day_has_no_state_for_that_yet() {
     // A master's is one that must be there.
     fs::remove_dir_all(rig.path("mars-state")).unwrap();
     run("$STATUS --local -c mars.toml").fails(1, "mars-state is unknown: cannot open");
+}
+
+#[test]
+fn a_default_limit_gives_way_to_one_that_is_named() {
+    let rig = Rig::new();
+    let told = |bytes: u64, seconds: f64, limits: &str| {
+        put(&rig.path("state"), &sender("shop", bytes, seconds));
+        rig.run(&format!("$STATUS --nagios {limits} --state state"))
+    };
+    for (limits, bounds) in [
+        ("", "60;600;0"),
+        ("--crit-age 5s", "5;5;0"),
+        ("--crit-age 0s", "0;0;0"),
+        ("--crit-age 90s", "60;90;0"),
+        ("--warn-age 20m", "1200;1200;0"),
+        ("--warn-age 2m", "120;600;0"),
+        ("--warn-age 3s --crit-age 5s", "3;5;0"),
+    ] {
+        let ran = told(0, 0.0, limits);
+        assert!(ran.code == 0 && ran.out.contains(&format!("'venus lag'=0s;{bounds} ")), "{limits}: {ran:?}");
+    }
+    assert_eq!(told(4, 4.0, "--crit-age 5s").code, 0);
+    assert_eq!(told(4, 6.0, "--crit-age 5s").code, 2);
+    // As the manual has it.
+    let maintain = "$STATUS -q --crit-age 5s --crit-bytes 0 --state state && echo maintain";
+    rig.run(maintain).fails(10, "4 B and 6.0 s behind");
+    put(&rig.path("state"), &sender("shop", 0, 0.0));
+    assert_eq!(rig.ok(maintain), "maintain\n");
+    rig.run("$STATUS --warn-age 6s --crit-age 5s --state state")
+        .fails(2, "--warn-age must not be longer than --crit-age");
+    rig.run("$STATUS --warn-bytes 6 --crit-bytes 5 --state state").fails(2, "--warn-bytes must not be more");
 }
 
 /// A directory that goes with the test. Root's senders have theirs for the whole machine.

@@ -120,7 +120,7 @@ fn exit_codes_say_the_worst_and_words_say_of_what() {
     assert_eq!(rig.run("$STATUS -q --state state").out, "");
     rig.run("$STATUS --state none").fails(1, "cannot open none");
     rig.run("$STATUS master").fails(8, "no repl-ship has left word in");
-    rig.run("$STATUS --warn-age 2h --state state").fails(2, "--warn-age must not be longer");
+    rig.run("$STATUS --warn-age 2h --crit-age 1h --state state").fails(2, "--warn-age must not be longer");
     // A limit of bytes, where one is given.
     put(&rig, "state", &sender(&[site("mars", lag(0.4))]));
     rig.run("$STATUS --crit-bytes 30 --state state").fails(10, "31 B");
@@ -204,7 +204,7 @@ fn nagios_gets_one_line_with_data_that_its_readers_take() {
     assert_eq!(rig.run("$STATUS --nagios --state state").code, 1);
     let none = rig.run("$STATUS --nagios --state none");
     assert_eq!((none.code, none.out.lines().count()), (3, 1));
-    assert_eq!(rig.run("$STATUS --nagios --warn-age 2h --state state").code, 3);
+    assert_eq!(rig.run("$STATUS --nagios --warn-age 2h --crit-age 1h --state state").code, 3);
 }
 
 /// The parser that Perl's plugins have, where it is installed: it must see as many values.

@@ -27,6 +27,11 @@ const OUTPUT: &str = "-";
 /// Erases a terminal and begins in its upper left corner.
 const ERASE: &str = "\x1b[H\x1b[2J";
 
+/// Lag and silence above this are warned of, unless something else is said.
+const WARN_AGE: Duration = Duration::from_secs(60);
+/// The same for an alarm.
+const CRIT_AGE: Duration = Duration::from_secs(600);
+
 /// Say who is where: senders with their sites, receivers, and what other machines say of theirs
 #[derive(Parser, Debug)]
 #[command(name = "repl-status", version, help_expected = true)]
@@ -75,13 +80,13 @@ pub struct Args {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = units::positive_duration)]
     pub watch: Option<Duration>,
 
-    /// Warn of lag or silence above this
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
-    pub warn_age: Duration,
+    /// Warn of lag or silence above this [default: 60s, or less where --crit-age is less]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub warn_age: Option<Duration>,
 
-    /// Give an alarm for lag or silence above this
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
-    pub crit_age: Duration,
+    /// Give an alarm for lag or silence above this [default: 10m, or more where --warn-age is more]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub crit_age: Option<Duration>,
 
     /// Warn of more bytes of lag than this, with K, M or G
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
@@ -175,15 +180,20 @@ impl Args {
     }
 
     fn limits(&self) -> Result<Limits> {
-        if self.warn_age > self.crit_age {
-            return fail(Code::Usage, "--warn-age must not be longer than --crit-age");
-        }
+        let (warn_age, crit_age) = match (self.warn_age, self.crit_age) {
+            (Some(warn), Some(crit)) if warn > crit => {
+                return fail(Code::Usage, "--warn-age must not be longer than --crit-age");
+            }
+            // A default gives way to what is named.
+            (warn, None) => (warn.unwrap_or(WARN_AGE), warn.unwrap_or(WARN_AGE).max(CRIT_AGE)),
+            (warn, Some(crit)) => (warn.unwrap_or(WARN_AGE).min(crit), crit),
+        };
         if self.crit_bytes.is_some_and(|crit| self.warn_bytes.is_some_and(|warn| warn > crit)) {
             return fail(Code::Usage, "--warn-bytes must not be more than --crit-bytes");
         }
         Ok(Limits {
-            warn_age: self.warn_age.as_secs_f64(),
-            crit_age: self.crit_age.as_secs_f64(),
+            warn_age: warn_age.as_secs_f64(),
+            crit_age: crit_age.as_secs_f64(),
             warn_bytes: self.warn_bytes,
             crit_bytes: self.crit_bytes,
             stale: self.stale.as_secs_f64(),
