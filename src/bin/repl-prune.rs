@@ -124,10 +124,8 @@ fn lines(plan: &Plan, is_dry: bool) -> String {
 fn object(dir: &str, plan: &Plan, is_dry: bool) -> serde_json::Value {
     let names = |files: &[File]| files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
     let bases = plan.bases.iter().map(|(name, why)| json!({"name": name, "kept": why.map(|why| why.to_string())}));
-    let needs = plan
-        .needs
-        .iter()
-        .map(|need| json!({"who": need.who.to_string(), "from": need.from.map(|from| from.to_string())}));
+    let needs =
+        plan.needs.iter().map(|need| json!({"who": need.who.shown(), "from": need.from.map(|from| from.to_string())}));
     json!({
         "v": 1,
         "dir": dir,

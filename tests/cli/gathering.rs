@@ -198,3 +198,84 @@ fn a_state_that_cannot_be_read_is_told_of() {
         rig.ok(&format!("rm -r xdg/repl/{state}"));
     }
 }
+
+/// Each form of what repl-status tells of a state directory or by other words.
+fn forms(rig: &Rig, of: &str) -> Vec<String> {
+    let forms = ["", "-v", "--json", "--nagios", "--prometheus -", "--html -"];
+    forms.map(|form| rig.run(&format!("$STATUS {form} {of}"))).map(|ran| ran.out + &ran.err).to_vec()
+}
+
+#[test]
+fn a_secret_in_a_command_is_in_no_message_and_no_status() {
+    let rig = Rig::new();
+    rig.write("log.1", noise(3000, 1));
+    let apply = super::rig::APPLY;
+    let (one, two) = (format!("RSYNC_PASSWORD=hunter2 {apply} --acks replica"), "RSYNC_PASSWORD=hunter2 exit 8");
+    let three = "RSYNC_PASSWORD=hunter3 exit 8";
+    let config = format!(
+        "pattern = \"log.%S\"\nlogdir = \"{}\"\nstate = \"{}\"\n[ship]\nvia = [\"{one}\", \"{two}\", \"{three}\"]\n",
+        rig.master().display(),
+        rig.path("state").display()
+    );
+    fs::write(rig.path("f.toml"), config).unwrap();
+    fs::set_permissions(rig.path("f.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    let call = "--on-error 'env | grep -a ^REPL_ >> calls'";
+    for format in ["text", "json"] {
+        let ran = rig.run(&format!("$SHIP -S -v --retry-for 0s --log-format {format} {call} -c f.toml"));
+        assert_eq!(ran.code, 8, "{ran:?}");
+        assert!(ran.err.contains("RSYNC_PASSWORD=******** exit 8") && !ran.err.contains("hunter"), "{ran:?}");
+    }
+    for file in ["calls", "state/alerts"] {
+        let text = fs::read_to_string(rig.path(file)).unwrap();
+        assert!(text.contains("RSYNC_PASSWORD=******** exit 8 (2)") && !text.contains("hunter"), "{file}: {text}");
+    }
+
+    // What is given up for whom is known by the exact text, which stays in a directory that only its owner can read.
+    let status = rig.path("state/status.json");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(&status).unwrap()).unwrap();
+    assert_eq!(kept["sites"][0]["receiver"], one);
+    let names: Vec<_> = kept["sites"].as_array().unwrap().iter().map(|site| site["name"].as_str().unwrap()).collect();
+    let masked = "RSYNC_PASSWORD=******** exit 8";
+    assert_eq!(names, [one.replace("hunter2", "********").as_str(), masked, &format!("{masked} (2)")]);
+    let modes = [&status, &rig.path("state")].map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o777);
+    assert_eq!(modes, [0o600, 0o700]);
+
+    let prune = |form: &str| rig.run(&format!("$PRUNE --pattern log.%S --state state {form} master"));
+    for form in ["-n", "--explain log.1", "-n --json"] {
+        let ran = prune(form);
+        let says = [&*ran.out, &*ran.err].concat();
+        assert!(says.contains("RSYNC_PASSWORD=********") && !says.contains("hunter"), "{form}: {ran:?}");
+    }
+
+    // Also what an older release left there, and what one at another machine answers.
+    let mut old = kept.clone();
+    for site in old["sites"].as_array_mut().unwrap() {
+        site["name"] = site["receiver"].clone();
+    }
+    let lag: serde_json::Map<_, _> =
+        [&one, two, three].map(|name| (name.into(), json!({"bytes": 5, "seconds": 1.0}))).into_iter().collect();
+    let line = json!({"v": 1, "time": ago(60), "end": "1-1:5", "sites": lag});
+    let drop = json!({"v": 1, "time": ago(60), "from": "1-1:0", "to": "1-2:0", "reason": "", "who": [format!("receiver '{three}'")]});
+    let part = json!({"time": ago(1), "asked": null, "sites": [{"name": one, "receiver": one}, {"name": "venus", "receiver": two}], "logdir": "/db",
+        "dropped": [{"from": "1-1:0", "to": "1-2:0", "who": [format!("receiver '{two}'")]}]});
+    fs::write(rig.path("answer"), json!({"v": 1, "senders": [part]}).to_string()).unwrap();
+    for is_old in [false, true] {
+        if is_old {
+            fs::write(&status, old.to_string()).unwrap();
+            fs::write(rig.path("state/lag.jsonl"), format!("{line}\n")).unwrap();
+            fs::write(rig.path("state/dropped.jsonl"), format!("{drop}\n")).unwrap();
+        }
+        for of in ["-c f.toml", "--state state", "--ask 'far=cat answer'"] {
+            for text in forms(&rig, of) {
+                assert!(text.contains("********") && !text.contains("hunter"), "{of}: {text}");
+            }
+        }
+    }
+    let ran = prune("-n");
+    assert!(ran.code == 11 && ran.err.contains("RSYNC_PASSWORD=********") && !ran.err.contains("hunter"), "{ran:?}");
+    // Two that differ by nothing but the secret stay two: only one of them lacks what was given up.
+    let found: Value = serde_json::from_str(&rig.run("$STATUS --json --state state").out).unwrap();
+    let states: Vec<_> =
+        found["senders"][0]["sites"].as_array().unwrap().iter().map(|site| site["state"].clone()).collect();
+    assert!(states[1] != "dropped" && states[2] == "dropped", "{states:?}");
+}

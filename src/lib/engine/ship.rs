@@ -118,7 +118,7 @@ pub enum To {
 
 /// One receiver, and what its word counts for.
 pub struct Receiver {
-    /// What it is called: in messages, in the status, and for operators.
+    /// What it is called: in messages, in the status, and for operators. No secret is in it.
     pub name: String,
     /// How it is reached, as state files have it.
     pub shown: String,
@@ -134,8 +134,8 @@ pub struct Receiver {
 
 impl Receiver {
     /// One that only this command line knows of.
-    pub fn new(shown: &str, to: To) -> Receiver {
-        Receiver { name: shown.to_owned(), shown: shown.to_owned(), to, acks: true, votes: 1, priority: 1 }
+    pub fn new(name: &str, shown: &str, to: To) -> Receiver {
+        Receiver { name: name.to_owned(), shown: shown.to_owned(), to, acks: true, votes: 1, priority: 1 }
     }
 
     /// The same once more, where it can be started again.
@@ -156,7 +156,7 @@ impl Receiver {
 
     #[cfg(test)]
     fn command(name: &str) -> Receiver {
-        Receiver::new(name, To::Via(Far::Command(String::new())))
+        Receiver::new(name, name, To::Via(Far::Command(String::new())))
     }
 }
 

@@ -96,6 +96,7 @@ pub fn look(options: &Options) -> Report {
         }
     }
     parts.extend(asked);
+    parts.iter_mut().for_each(Part::mask);
     Report { time: clock::now(), limits: options.limits, parts }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::rule::config::secret::mask;
 use crate::value::position::{Position, Segment};
 use crate::value::time::Time;
 
@@ -116,6 +117,13 @@ pub enum Who {
     Nobody(&'static str),
 }
 
+impl Who {
+    /// For messages. A receiver may be known by a command that has a secret in it: to the letter, that is for state files.
+    pub fn shown(&self) -> String {
+        mask(&self.to_string())
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,7 +164,7 @@ pub fn horizon(needs: &[Need]) -> Option<Segment> {
 
 /// Who needs a segment, in words.
 pub fn keepers(needs: &[Need], segment: Segment) -> String {
-    let who: Vec<_> = needs.iter().filter(|need| need.covers(segment)).map(|need| need.who.to_string()).collect();
+    let who: Vec<_> = needs.iter().filter(|need| need.covers(segment)).map(|need| need.who.shown()).collect();
     who.join(", ")
 }
 

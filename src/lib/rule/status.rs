@@ -20,6 +20,7 @@ use self::judge::{Alarm, Judged, Limits};
 use self::past::{Event, Sample};
 use self::receiver::Receiver;
 use self::sender::Sender;
+use crate::rule::config::secret::{Apart, mask};
 use crate::value::exit::Code;
 use crate::value::time::Time;
 
@@ -90,6 +91,30 @@ impl Part {
         match &self.asked {
             Some(asked) if asked != name => format!("{asked}: {name}"),
             _ => name.to_owned(),
+        }
+    }
+
+    /// Leaves out what may be a secret. A receiver without a name is called by its command, and state files have that to the
+    /// letter: nothing of a part may be shown, or sent to another machine, before this.
+    pub fn mask(&mut self) {
+        let (mut names, mut receivers) = (Apart::default(), Apart::default());
+        let dropped = match &mut self.what {
+            What::Sender(sender) => {
+                for site in &mut sender.sites {
+                    (site.name, site.receiver) = (names.mask(&site.name), receivers.mask(&site.receiver));
+                }
+                &mut sender.dropped
+            }
+            What::Receiver(receiver) => &mut receiver.dropped,
+            What::Silent(_) => return,
+        };
+        for who in dropped.iter_mut().flat_map(|gap| &mut gap.who) {
+            let receiver = who.strip_prefix("receiver '").and_then(|who| who.strip_suffix('\''));
+            *who = receiver.map_or_else(|| mask(who), |receiver| format!("receiver '{}'", receivers.mask(receiver)));
+        }
+        for sample in &mut self.samples {
+            let sites = std::mem::take(&mut sample.sites);
+            sample.sites = sites.into_iter().map(|(name, lag)| (names.mask(&name), lag)).collect();
         }
     }
 

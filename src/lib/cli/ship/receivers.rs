@@ -9,6 +9,7 @@ use crate::cli::args;
 use crate::cli::config::{self, Line};
 use crate::edge::link::{self, Far};
 use crate::engine::ship::{Receiver, To};
+use crate::rule::config::secret::Apart;
 use crate::rule::config::{Config, Site};
 use crate::value::exit::{Code, fail};
 
@@ -68,11 +69,13 @@ fn told(args: &Args) -> Result<Vec<Receiver>> {
         None => To::Output(link::stream_output()?),
     };
     let acks = args.acks.is_some();
-    Ok(vec![Receiver { acks, ..Receiver::new("standard output", to) }])
+    Ok(vec![Receiver { acks, ..Receiver::new("standard output", "standard output", to) }])
 }
 
 fn named(args: &Args) -> Result<Vec<Receiver>> {
-    let via = |command: &String| Receiver::new(command, To::Via(Far::Command(command.clone())));
+    // Without a name they are called by how they are reached.
+    let mut names = Apart::default();
+    let via = |command: &String| Receiver::new(&names.mask(command), command, To::Via(Far::Command(command.clone())));
     let mut receivers: Vec<_> = args.via.iter().map(via).collect();
     for url in &args.to {
         let Some(dir) = &url.path else {
@@ -80,7 +83,8 @@ fn named(args: &Args) -> Result<Vec<Receiver>> {
         };
         let options = args::ssh_options(&args.identity)?;
         let command = format!("{} --acks {}", args.remote_command, shell_words::quote(dir));
-        receivers.push(Receiver::new(&url.to_string(), To::Via(Far::Ssh { url: url.clone(), command, options })));
+        let (shown, to) = (url.to_string(), To::Via(Far::Ssh { url: url.clone(), command, options }));
+        receivers.push(Receiver::new(&names.mask(&shown), &shown, to));
     }
     Ok(receivers)
 }

@@ -119,7 +119,8 @@ pub(super) fn check(needs: &[Need], end: Position) -> Result<()> {
     let others = needs.iter().filter(|need| matches!(need.who, Who::Consumer(_) | Who::Receiver(_)));
     for Need { who, from } in others {
         if let Some(from) = from.filter(|from| from.segment > end.segment) {
-            let text = format!("{who} is at {from}, and the log here ends at {end}: are these two histories?");
+            let text =
+                format!("{} is at {from}, and the log here ends at {end}: are these two histories?", who.shown());
             let hint = "look at both; then set it anew with --consumer NAME=POSITION, or forget it with NAME=none";
             return Err(Failure::new(Code::Diverged, text).hint(hint)).context("nothing is removed");
         }

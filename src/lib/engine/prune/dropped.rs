@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::journal::{self, Journal};
+use crate::rule::config::secret::mask;
 use crate::rule::retention::{Need, Who};
 use crate::value::exit::{Code, Failure};
 use crate::value::position::{Position, Segment};
@@ -95,7 +96,8 @@ pub(super) fn settle(state: &Dir, needs: &[Need], is_dry: bool) -> Result<Vec<Dr
 /// What is said of it, and exit code 11.
 pub fn verdict(open: &[Dropped]) -> Option<Failure> {
     let Dropped { from, to, who } = open.first()?;
-    let text = format!("log from {from} to {to} was dropped, and {} cannot go on without a new base", who.join(", "));
+    let who = mask(&who.join(", "));
+    let text = format!("log from {from} to {to} was dropped, and {who} cannot go on without a new base");
     let hint = "bring each of them a new base, then: repl-prune --consumer NAME=POSITION DIR";
     Some(Failure::new(Code::Dropped, text).hint(hint))
 }

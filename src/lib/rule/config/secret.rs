@@ -5,6 +5,8 @@
 //! `password = 'x'`, `"secret": "x"`, `Authorization: Bearer x`), a password in an address (`://user:x@`), and short
 //! options of a few programs (`mysql -px`, `sshpass -p x`, `curl -u user:x`). In doubt it is masked.
 
+use std::collections::BTreeMap;
+
 /// Stands for a secret. A file that has it is printed, but nothing is done with it.
 pub const MASK: &str = "********";
 
@@ -43,6 +45,26 @@ pub fn mask(text: &str) -> String {
         masked = again;
     }
     masked
+}
+
+/// Texts that are masked one after the other. Two that differ by nothing but a secret stay two: the second one has a
+/// number.
+#[derive(Debug, Default)]
+pub struct Apart(BTreeMap<String, String>);
+
+impl Apart {
+    /// The text with what may be a secret masked; the same for the same text.
+    pub fn mask(&mut self, text: &str) -> String {
+        if let Some(known) = self.0.get(text) {
+            return known.clone();
+        }
+        let masked = mask(text);
+        let numbered = (2_u64..).map(|count| format!("{masked} ({count})"));
+        let mut free = std::iter::once(masked.clone()).chain(numbered);
+        let shown = free.find(|shown| self.0.values().all(|other| other != shown)).unwrap_or(masked);
+        self.0.insert(text.to_owned(), shown.clone());
+        shown
+    }
 }
 
 fn once(text: &str) -> String {
@@ -242,6 +264,15 @@ mod tests {
         ] {
             assert_eq!(mask(text), text);
         }
+    }
+
+    #[test]
+    fn two_that_differ_by_a_secret_stay_two() {
+        let mut apart = Apart::default();
+        let masked = ["TOKEN=a x", "TOKEN=b x", "y", "TOKEN=a x"].map(|text| apart.mask(text));
+        assert_eq!(masked, ["TOKEN=******** x", "TOKEN=******** x (2)", "y", "TOKEN=******** x"]);
+        let mut again = Apart::default();
+        assert_eq!(masked.clone().map(|text| again.mask(&text)), masked);
     }
 
     proptest::proptest! {
