@@ -20,6 +20,7 @@ mod feed;
 mod fetch;
 mod gathering;
 mod instance;
+mod judging;
 mod link;
 mod patch;
 mod power;

@@ -113,7 +113,17 @@ fn exit_codes_say_the_worst_and_words_say_of_what() {
     assert_eq!(with(lag(0.4)).code, 0);
     assert_eq!(with(lag(61.0)).code, 0);
     with(lag(601.0)).fails(10, "31 B and 10 m 1 s behind");
-    with(json!({"state": "retrying", "error": "no route to host", "code": 8})).fails(8, "no route to host");
+    // A link that is down is a warning, which asks nothing of a script, until it was silent for too long.
+    let retrying =
+        |seconds| json!({"state": "retrying", "error": "no route to host", "code": 8, "last_ack": ago(seconds)});
+    for seconds in [2, 61] {
+        let ran = with(retrying(seconds));
+        assert!(ran.code == 0 && ran.out.contains("no route to host"), "{ran:?}");
+        let ran = rig.run("$STATUS --json --state state");
+        assert_eq!((ran.code, &json_of(&ran)["alarm"], &json_of(&ran)["code"]), (0, &json!("warning"), &json!(0)));
+        assert_eq!(rig.run("$STATUS --nagios --state state").code, 1);
+    }
+    with(retrying(601)).fails(8, "no route to host");
     with(json!({"state": "refused", "error": "gap: 1-1", "code": 3})).fails(3, "refused: gap: 1-1");
     let table = with(json!({"state": "refused", "error": "gap: 1-1", "code": 3})).out;
     assert!(table.contains("venus  idle") && table.contains("mars   refused"), "{table}");
@@ -592,7 +602,9 @@ fn a_receiver_says_what_it_has_heard_of_its_master() {
     ship.child.wait().unwrap();
     eventually("its end", || told()["session"]["connected"] == false);
     let ran = rig.run("$STATUS replica");
-    ran.fails(8, "retrying");
+    assert!(ran.code == 0 && ran.out.contains("receiver: retrying: no news for "), "{ran:?}");
+    assert_eq!(rig.run("$STATUS --nagios replica").code, 1);
+    rig.run("$STATUS --stale 1ms replica").fails(8, "stale: no news for ");
     let own = std::process::id();
     fs::write(&status, merged(quiet.clone(), json!({"heard": ago(1), "pid": null})).to_string()).unwrap();
     assert_eq!(told()["state"], "idle");

@@ -82,14 +82,13 @@ fn badge(judged: &Judged) -> String {
 fn banner(report: &Report) -> String {
     let mut told = Vec::new();
     for part in &report.parts {
-        let mut loud: Vec<_> = part.judged(&report.limits);
+        let loud: Vec<_> = part.judged(&report.limits).into_iter().zip(names(part)).collect();
         // What a whole sender lacks, each of its sites lacks.
-        let whole = loud.first().map(|judged| judged.state);
-        if matches!(whole, Some(State::Stale | State::Ended)) {
-            loud.truncate(1);
-        }
-        let names = names(part);
-        let loud = loud.into_iter().zip(names).filter(|(judged, _)| judged.alarm != Alarm::Ok);
+        let whole = loud.first().map(|(judged, _)| judged.state);
+        let whole = whole.filter(|state| matches!(state, State::Stale | State::Ended));
+        let is_said = |at: usize, judged: &Judged| at > 0 && Some(judged.state) == whole;
+        let loud = loud.into_iter().enumerate().filter(|(at, (judged, _))| !is_said(*at, judged));
+        let loud = loud.map(|(_, told)| told).filter(|(judged, _)| judged.alarm != Alarm::Ok);
         told.extend(loud.map(|(judged, name)| (judged.alarm, line(&judged, &name))));
     }
     told.sort_by_key(|(alarm, _)| std::cmp::Reverse(*alarm));

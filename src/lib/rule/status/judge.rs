@@ -8,7 +8,7 @@ mod receiving;
 mod sending;
 
 pub use self::receiving::receiver;
-pub use self::sending::{sender, site};
+pub use self::sending::{lag, sender, site};
 use super::Silent;
 use super::sender::{Dropped, Lag};
 use crate::value::escape::show;
@@ -196,6 +196,11 @@ fn waiting(alarm: Alarm) -> Code {
     if alarm == Alarm::Critical { Code::Unconfirmed } else { Code::Done }
 }
 
+/// The same of somebody silent: an alarm asks to try again.
+fn trying(alarm: Alarm) -> Code {
+    if alarm == Alarm::Critical { Code::Link } else { Code::Done }
+}
+
 fn dropped(dropped: &Dropped) -> Judged {
     let place = |at: Option<_>| at.map_or_else(|| "?".to_owned(), |at: Position| at.to_string());
     let who = show(&dropped.who.join(", "));
@@ -213,8 +218,7 @@ fn is_quiet(grown: Option<Time>, updated: Option<Time>, patience: f64) -> bool {
 fn ended(updated: Option<Time>, now: Time, limits: &Limits) -> Judged {
     let seconds = updated.map_or(f64::INFINITY, |updated| distance(updated, now));
     let alarm = by_age(seconds, limits);
-    let code = if alarm == Alarm::Critical { Code::Link } else { Code::Done };
-    Judged::new(State::Ended, alarm, code, format!("ended {} ago", tell_seconds(seconds)))
+    Judged::new(State::Ended, alarm, trying(alarm), format!("ended {} ago", tell_seconds(seconds)))
 }
 
 /// One of which nothing could be told.

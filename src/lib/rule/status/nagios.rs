@@ -69,7 +69,10 @@ fn named(part: &Part, report: &Report) -> Vec<(String, Judged)> {
     let mut named: Vec<_> = std::iter::once(title.clone()).chain(names).zip(judged).collect();
     let whole = named[0].1.state;
     if matches!(whole, State::Stale | State::Ended) {
-        named.truncate(1);
+        // What each site has of it is said once; a verdict on one is more than that.
+        let own = named.remove(0);
+        named.retain(|(_, judged)| judged.state != whole);
+        named.insert(0, own);
     } else if named.len() > 1 && named[0].1.alarm == Alarm::Ok {
         named.remove(0);
     }
@@ -87,9 +90,8 @@ fn data(part: &Part, report: &Report) -> Vec<String> {
         What::Sender(sender) => {
             let mut data = Vec::new();
             for site in &sender.sites {
-                let is_stale = judge::site(sender, site, part.time, limits).state == State::Stale;
                 let name = name(site.title(), &title, report);
-                data.extend(behind(&name, if is_stale { Lag::default() } else { site.lag }, limits));
+                data.extend(behind(&name, judge::lag(sender, site, part.time, limits), limits));
                 data.push(format!("{}={}c", label(&format!("{name} reconnects")), site.reconnects));
             }
             let own = if report.parts.len() > 1 { format!("{title} ") } else { String::new() };

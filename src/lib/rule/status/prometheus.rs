@@ -113,13 +113,14 @@ fn each_receiver(report: &Report, value: impl Fn(&Receiver, Time) -> Option<f64>
     })
 }
 
-fn each_site(report: &Report, value: impl Fn(&Site, State) -> Option<f64>) -> Vec<Series> {
+fn each_site(report: &Report, value: impl Fn(&Site, State, Lag) -> Option<f64>) -> Vec<Series> {
     let mut series = Vec::new();
     for part in &report.parts {
         let What::Sender(sender) = &part.what else { continue };
         for site in &sender.sites {
             let state = judge::site(sender, site, part.time, &report.limits).state;
-            series.extend(value(site, state).map(|value| (of_site(part, sender, site, None), value)));
+            let lag = judge::lag(sender, site, part.time, &report.limits);
+            series.extend(value(site, state, lag).map(|value| (of_site(part, sender, site, None), value)));
         }
     }
     series
@@ -168,21 +169,19 @@ fn senders(file: &mut File, report: &Report) {
 }
 
 fn sites(file: &mut File, report: &Report) {
-    let is_fresh = |state: State| state != State::Stale;
-    let connected = each_site(report, |site, state| Some(flag(is_fresh(state) && site.link() == Link::Connected)));
+    let is_up = |link: Link, state: State| link == Link::Connected && !matches!(state, State::Stale | State::Ended);
+    let connected = each_site(report, |site, state, _| Some(flag(is_up(site.link(), state))));
     file.gauge("repl_site_connected", "Whether the link to a site is up.", connected);
-    let lag = |pick: fn(&Lag) -> Option<f64>| {
-        each_site(report, move |site, state| pick(&site.lag).filter(|_| is_fresh(state)))
-    };
+    let lag = |pick: fn(&Lag) -> Option<f64>| each_site(report, move |_, _, lag| pick(&lag));
     let seconds_behind = "Age of the oldest byte that a site has not flushed; none while it is not known.";
     file.gauge("repl_site_lag_seconds", seconds_behind, lag(|lag| lag.seconds));
     let bytes = lag(|lag| lag.bytes.map(|bytes| bytes as f64));
     file.gauge("repl_site_lag_bytes", "Bytes of log that a site has not flushed; none while it is not known.", bytes);
     let segments = lag(|lag| lag.segments.map(|segments| segments as f64));
     file.gauge("repl_site_lag_segments", "Segments between a site and the end of the log.", segments);
-    let ack = each_site(report, |site, _| site.last_ack.map(seconds));
+    let ack = each_site(report, |site, _, _| site.last_ack.map(seconds));
     file.gauge("repl_site_last_ack_timestamp_seconds", "When a site last acknowledged.", ack);
-    let reconnects = each_site(report, |site, _| Some(site.reconnects as f64));
+    let reconnects = each_site(report, |site, _, _| Some(site.reconnects as f64));
     file.counter("repl_site_reconnects_total", "How often the link to a site was lost.", reconnects);
 }
 

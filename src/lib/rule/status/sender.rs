@@ -185,9 +185,9 @@ impl Sender {
         self.heartbeat.unwrap_or(HEARTBEAT) * PATIENCE
     }
 
-    /// Whether each of its receivers has come to an orderly end.
+    /// Whether each of its links is over: by an orderly end, or by a verdict, which that site tells of.
     pub fn has_ended(&self) -> bool {
-        !self.sites.is_empty() && self.sites.iter().all(|site| site.link() == Link::Done)
+        !self.sites.is_empty() && self.sites.iter().all(|site| matches!(site.link(), Link::Done | Link::Refused))
     }
 }
 

@@ -1,6 +1,6 @@
 //! For people at a terminal: a heading for each sender and receiver, with a line for each site below it.
 
-use super::judge::{Judged, State, age, receiver, sender, silent, site};
+use super::judge::{Judged, State, age, lag, receiver, sender, silent, site};
 use super::receiver::{Base, Receiver};
 use super::sender::{Lag, Sender, Site};
 use super::{Part, Report, What};
@@ -97,7 +97,7 @@ fn row(sender: &Sender, to: &Site, now: Time, report: &Report, detail: Detail) -
         Detail::Full => row.extend([to.sent, to.received, to.proven, to.applied].map(place)),
     }
     // What a dead sender has said of lag is no longer so.
-    let behind = if judged.state == State::Stale { "?".to_owned() } else { behind(to.lag) };
+    let behind = behind(lag(sender, to, now, &report.limits));
     // The heading has it already.
     let is_said = matches!(judged.state, State::Stale | State::Ended | State::Lagging);
     let why = if is_said { String::new() } else { judged.why };

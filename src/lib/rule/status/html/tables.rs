@@ -3,7 +3,7 @@
 use super::{ago, badge, escape, place};
 use crate::rule::status::judge::{self, Limits, State};
 use crate::rule::status::receiver::{Base, Receiver};
-use crate::rule::status::sender::{Sender, Site};
+use crate::rule::status::sender::{Lag, Sender, Site};
 use crate::rule::status::table::behind;
 use crate::value::time::Time;
 use crate::value::units::tell_size;
@@ -16,11 +16,10 @@ pub(super) fn sites(sender: &Sender, now: Time, limits: &Limits) -> String {
 
 fn row(sender: &Sender, site: &Site, now: Time, limits: &Limits) -> Vec<String> {
     let judged = judge::site(sender, site, now, limits);
-    let lag = match (judged.state, site.lag.bytes) {
-        // What a dead sender has said of lag is no longer so.
-        (State::Stale, _) => "?".to_owned(),
-        (_, Some(0)) => "nothing".to_owned(),
-        _ => behind(site.lag),
+    // What a dead sender has said of lag is no longer so.
+    let lag = match judge::lag(sender, site, now, limits) {
+        Lag { bytes: Some(0), .. } => "nothing".to_owned(),
+        lag => behind(lag),
     };
     // It stands beside it already.
     let why = if judged.state == State::Lagging { "" } else { &judged.why };

@@ -93,7 +93,7 @@ fn apart(session: &Session, now: Time, limits: &Limits) -> Judged {
             if seconds > limits.stale {
                 return Judged::new(State::Stale, Alarm::Unknown, Code::Link, why);
             }
-            Judged::new(State::Retrying, Alarm::Warning, Code::Link, why)
+            Judged::new(State::Retrying, Alarm::Warning, Code::Done, why)
         }
         Code::Gap | Code::Diverged | Code::Fenced | Code::Corrupt | Code::Usage | Code::Guarded => {
             Judged::new(State::Refused, Alarm::Critical, code, why)
@@ -150,7 +150,7 @@ mod tests {
             (gone, (Stale, Alarm::Unknown, Code::Link)),
             (ended(5, None), (Ended, Ok, Code::Done)),
             (ended(601, None), (Ended, Critical, Code::Link)),
-            (ended(5, Some(8)), (Retrying, Warning, Code::Link)),
+            (ended(5, Some(8)), (Retrying, Warning, Code::Done)),
             (ended(31, Some(8)), (Stale, Alarm::Unknown, Code::Link)),
             (ended(5, Some(4)), (Refused, Critical, Code::Diverged)),
             (ended(5, Some(12)), (Failed, Critical, Code::Full)),

@@ -1,7 +1,7 @@
 //! Senders, and sites as their senders see them.
 
-use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, waiting};
-use crate::rule::status::sender::{Link, Sender, Site};
+use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, trying, waiting};
+use crate::rule::status::sender::{Lag, Link, Sender, Site};
 use crate::value::escape::show;
 use crate::value::exit::Code;
 use crate::value::time::Time;
@@ -22,10 +22,20 @@ fn silence(sender: &Sender, now: Time) -> Option<String> {
 
 /// The verdict on one who ships no more, in order or not.
 fn gone(sender: &Sender, now: Time, limits: &Limits) -> Option<Judged> {
-    if sender.has_ended() {
+    let silence = silence(sender, now);
+    // A pause brings each link to its end, and the sender stays to wait it out.
+    let is_waiting = sender.paused.is_some() && silence.is_none();
+    if sender.has_ended() && !is_waiting {
         return Some(ended(sender.updated, now, limits));
     }
-    silence(sender, now).map(|why| Judged::new(State::Stale, Alarm::Unknown, Code::Link, why))
+    silence.map(|why| Judged::new(State::Stale, Alarm::Unknown, Code::Link, why))
+}
+
+/// What a site lacks, where that can still be so: of one that says nothing any more it is not.
+pub fn lag(from: &Sender, site: &Site, now: Time, limits: &Limits) -> Lag {
+    let is_gone = gone(from, now, limits).is_some_and(|gone| gone.state == State::Stale);
+    let is_told = !is_gone && self::site(from, site, now, limits).state != State::Stale;
+    if is_told { site.lag } else { Lag::default() }
 }
 
 /// A sender as a whole.
@@ -63,33 +73,32 @@ pub fn site(from: &Sender, site: &Site, now: Time, limits: &Limits) -> Judged {
     if let Some(gap) = gap {
         return dropped(gap);
     }
-    if let Some(gone) = gone(from, now, limits) {
-        return gone;
-    }
     let (alarm, behind) = by_lag(site.lag, limits);
-    match site.link() {
-        Link::Refused => {
+    match (site.link(), gone(from, now, limits)) {
+        // A verdict stands, also when its sender has ended by it.
+        (Link::Refused, _) => {
             let code = site.code.and_then(Code::from_number).filter(|code| *code != Code::Done);
             let why = show(site.error.as_deref().unwrap_or("it was refused"));
             Judged::new(State::Refused, Alarm::Critical, code.unwrap_or(Code::Failed), why)
         }
+        (_, Some(gone)) => gone,
         _ if from.paused.is_some() => Judged::new(
             State::Paused,
             alarm.max(Alarm::Warning),
             waiting(alarm),
             if alarm == Alarm::Ok { String::new() } else { behind },
         ),
-        Link::Retrying => {
-            let alarm = alarm.max(by_age(quiet_for(from, site, now), limits));
+        (Link::Retrying, None) => {
+            let alarm = alarm.max(by_age(quiet_for(from, site, now), limits)).max(Alarm::Warning);
             let why = site.error.as_deref().map(show).unwrap_or_default();
-            Judged::new(State::Retrying, alarm.max(Alarm::Warning), Code::Link, why)
+            Judged::new(State::Retrying, alarm, trying(alarm), why)
         }
-        Link::Connecting => {
+        (Link::Connecting, None) => {
             let alarm = alarm.max(by_age(quiet_for(from, site, now), limits));
             Judged::new(State::Connecting, alarm, waiting(alarm), "")
         }
-        Link::Done => ended(from.updated, now, limits),
-        Link::Connected => connected(from, site, now, alarm, behind),
+        (Link::Done, None) => ended(from.updated, now, limits),
+        (Link::Connected, None) => connected(from, site, now, alarm, behind),
     }
 }
 
@@ -174,13 +183,26 @@ mod tests {
                 json!({"state": "connecting", "last_ack": before(700)}),
                 (Connecting, Critical, Code::Unconfirmed),
             ),
-            (none(), retrying.clone(), (Retrying, Warning, Code::Link)),
+            (none(), retrying.clone(), (Retrying, Warning, Code::Done)),
             (none(), with(retrying.clone(), json!({"last_ack": before(601)})), (Retrying, Critical, Code::Link)),
             (none(), with(retrying, json!({"last_ack": null})), (Retrying, Critical, Code::Link)),
             (none(), json!({"state": "refused", "code": 4}), (Refused, Critical, Code::Diverged)),
             (none(), json!({"state": "refused", "code": 99}), (Refused, Critical, Code::Failed)),
+            (json!({"running": false}), json!({"state": "refused", "code": 4}), (Refused, Critical, Code::Diverged)),
+            (
+                json!({"updated": before(601)}),
+                json!({"state": "refused", "code": 4}),
+                (Refused, Critical, Code::Diverged),
+            ),
             (json!({"paused": {"reason": "move"}}), none(), (Paused, Warning, Code::Done)),
             (json!({"paused": {}}), lag(31, 601.0), (Paused, Critical, Code::Unconfirmed)),
+            (json!({"paused": {}}), json!({"state": "done"}), (Paused, Warning, Code::Done)),
+            (
+                json!({"paused": {}}),
+                with(lag(31, 601.0), json!({"state": "done"})),
+                (Paused, Critical, Code::Unconfirmed),
+            ),
+            (json!({"paused": {}, "running": false}), json!({"state": "done"}), (Ended, Ok, Code::Done)),
             (none(), json!({"state": "done"}), (Ended, Ok, Code::Done)),
             (json!({"updated": before(61), "running": false}), json!({"state": "done"}), (Ended, Warning, Code::Done)),
             (json!({"updated": before(601)}), json!({"state": "done"}), (Ended, Critical, Code::Link)),
