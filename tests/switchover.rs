@@ -83,6 +83,15 @@ fn a_postgres_pair_changes_roles_under_load_and_back() {
         ran.out.trim() == "1"
     });
     a.reaches(end);
+    // What each has been before is history, which no age makes an alarm.
+    let told = |site: &str, part: &str| {
+        let ran = stage.run(&format!("$STATUS --json --warn-age 0s --crit-age 0s --local -c {site}.toml"));
+        let found: serde_json::Value =
+            serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+        ["state", "alarm", "why"].map(|key| found[part][0][key].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(told("a", "senders"), ["ended", "ok", "this site is a receiver since epoch 2"]);
+    assert_eq!(told("b", "receivers"), ["ended", "ok", "this site is the master since epoch 2"]);
 
     // And back, killed behind its point of no return.
     let kill = "strace -o /dev/null -e trace=renameat -e inject=renameat:signal=KILL:when=7";

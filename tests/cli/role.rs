@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use crate::rig::Rig;
 
 mod heir;
-mod switchover;
+pub(crate) mod switchover;
 mod told;
 
 /// A directory with a marker of this state, and its state directory beside it, with a committed journal or without.

@@ -76,7 +76,7 @@ pub fn paused(state: &Dir, direction: pause::Direction) -> Result<Option<pause::
 
 /// What a site was told to be. A master that another has shipped to since, in a newer epoch, was replaced, by a `become`
 /// that did not reach it: it is a receiver, whatever it was told.
-fn told(place: &Place<'_>) -> Result<Option<Record>> {
+pub(super) fn told(place: &Place<'_>) -> Result<Option<Record>> {
     let Some(record) = place.state.map(record::read).transpose()?.flatten() else {
         return Ok(None);
     };
@@ -86,6 +86,14 @@ fn told(place: &Place<'_>) -> Result<Option<Record>> {
     let seen = seen(place.dir)?;
     let (role, epoch) = if seen > record.epoch { (Role::Receiver, seen) } else { (Role::Master, record.epoch) };
     Ok(Some(Record { role, epoch, ..record }))
+}
+
+/// The same, if the state directory is that of this log directory's sender.
+pub(super) fn told_of(dir: &Dir, state: &Dir) -> Result<Option<Record>> {
+    match instance::peek(dir, state)? {
+        Some(_) => told(&Place { dir, state: Some(state), scheme: None }),
+        None => Ok(None),
+    }
 }
 
 /// The epoch of a site: what it was told, what its sender has kept, and what its log directory shows.

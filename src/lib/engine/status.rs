@@ -5,6 +5,7 @@
 
 mod receiver;
 mod remote;
+mod role;
 mod sender;
 
 use std::fs::DirEntry;
@@ -80,7 +81,8 @@ pub fn look(options: &Options) -> Report {
         for path in &options.states {
             parts.push(of_state(path).unwrap_or_else(|error| silent(path, &error)));
         }
-        let of_dir = |place| of_dir(place).unwrap_or_else(|error| vec![silent(&place.path, &error)]);
+        let own: Vec<_> = options.states.iter().chain(&options.planned).cloned().collect();
+        let of_dir = |place| of_dir(place, &own).unwrap_or_else(|error| vec![silent(&place.path, &error)]);
         let here: Vec<Part> = options.dirs.iter().flat_map(of_dir).collect();
         let receives = here.iter().any(|part| matches!(part.what, What::Receiver(_)));
         for path in options.planned.iter().filter(|path| !(receives && is_unused(path))) {
@@ -149,13 +151,15 @@ fn absent(path: &Path) -> anyhow::Error {
 }
 
 /// A directory may be received in, shipped from, both (a cascade), or be a state directory itself.
-fn of_dir(place: &Place) -> Result<Vec<Part>> {
+fn of_dir(place: &Place, states: &[PathBuf]) -> Result<Vec<Part>> {
     let dir = Dir::open(&place.path)?;
     let mut parts = Vec::new();
     if let Some(state) = site::peek(&dir, None)?
         && is_receivers(&state)?
     {
-        parts.push(receiver::read(Some(&dir), &state)?);
+        let mut part = receiver::read(Some(&dir), &state)?;
+        role::tell(&mut part, &dir, states, place.sender.as_deref());
+        parts.push(part);
     } else if is_receivers(&dir)? || dir.identity(sender::FILE)?.is_some() {
         return Ok(vec![of_state(&place.path)?]);
     }

@@ -7,7 +7,7 @@ use std::fs;
 use crate::rig::{Ran, Rig, Running, Sshd, eventually, segments};
 
 /// Two sites, `a` (the master, told so) and `b`, which has all of its log. Their servers' commands note what is done.
-pub(super) fn pair() -> Rig {
+pub(crate) fn pair() -> Rig {
     let rig = Rig::new();
     rig.ok("mkdir a bin; ln -s $ROLE bin/repl-role; ln -s $APPLY bin/repl-apply; ln -s $SHIP bin/repl-ship");
     for (here, there) in [("a", "b"), ("b", "a")] {
@@ -34,20 +34,20 @@ pub(super) fn pair() -> Rig {
     rig
 }
 
-pub(super) fn ship(rig: &Rig, from: &str, to: &str) -> Ran {
+pub(crate) fn ship(rig: &Rig, from: &str, to: &str) -> Ran {
     rig.run(&format!(
         "$SHIP -S --set orders --pattern log.%S --state {from}-state --retry-for 1ms \
          --via \"$APPLY --acks -c {to}.toml\" {from}"
     ))
 }
 
-pub(super) fn switch(rig: &Rig, from: &str, to: &str, more: &str) -> Ran {
+pub(crate) fn switch(rig: &Rig, from: &str, to: &str, more: &str) -> Ran {
     rig.run(&format!("$ROLE switchover --to {to} {more} -c {from}.toml"))
 }
 
 /// `to` is the master, `from` follows, nobody lost anything, and it goes on the other way round.
 #[track_caller]
-pub(super) fn switched(rig: &Rig, from: &str, to: &str, epoch: u64) {
+pub(crate) fn switched(rig: &Rig, from: &str, to: &str, epoch: u64) {
     let show = |site: &str| rig.ok(&format!("$ROLE show -c {site}.toml"));
     for (site, role) in [(from, "receiver"), (to, "master")] {
         let all = show(site);

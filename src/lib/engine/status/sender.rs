@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::role;
 use crate::edge::clock;
 use crate::edge::dir::Dir;
 use crate::edge::usage::Process;
@@ -31,6 +32,7 @@ pub(super) fn read(state: &Dir) -> Result<Option<Part>> {
     sender.state_dir = state.path().to_string_lossy().into_owned();
     sender.running = sender.pid.map(|pid| is_running(pid, COMMAND));
     (sender.dropped, sender.fault) = gaps(state);
+    sender.told = role::of_sender(Path::new(&sender.logdir), state);
     // Now is after all that was read: no age is below zero.
     Ok(Some(Part::new(clock::now(), What::Sender(Box::new(sender)))))
 }

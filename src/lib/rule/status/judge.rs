@@ -10,7 +10,7 @@ mod sending;
 pub use self::receiving::receiver;
 pub use self::sending::{lag, sender, site};
 use super::Silent;
-use super::sender::{Dropped, Lag};
+use super::sender::{Dropped, Lag, Told};
 use crate::value::escape::show;
 use crate::value::exit::Code;
 use crate::value::position::Position;
@@ -219,6 +219,14 @@ fn ended(updated: Option<Time>, now: Time, limits: &Limits) -> Judged {
     let seconds = updated.map_or(f64::INFINITY, |updated| distance(updated, now));
     let alarm = by_age(seconds, limits);
     Judged::new(State::Ended, alarm, trying(alarm), format!("ended {} ago", tell_seconds(seconds)))
+}
+
+/// What ended since its site was told to be something else is history, however old: nobody waits for it to come again.
+fn past(told: Option<&Told>) -> Judged {
+    let Told { role, epoch, .. } = told.cloned().unwrap_or_default();
+    let article = if role == "master" { "the" } else { "a" };
+    let why = format!("this site is {article} {} since epoch {epoch}", show(&role));
+    Judged::new(State::Ended, Alarm::Ok, Code::Done, why)
 }
 
 /// One of which nothing could be told.

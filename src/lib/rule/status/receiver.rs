@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sender::{Dropped, Lag, Paused};
+use super::sender::{Dropped, Lag, Paused, Told};
 use super::stamp;
 use crate::value::position::Position;
 use crate::value::time::Time;
@@ -47,6 +47,8 @@ pub struct Receiver {
     pub paused_apply: Option<Paused>,
     /// Feeding was stopped on purpose.
     pub paused_feed: Option<Paused>,
+    /// What its site was told to be.
+    pub told: Option<Told>,
     /// What `repl-apply` said last.
     pub session: Option<Session>,
     /// Whether that process is there; `None` when it is not known.
@@ -194,8 +196,18 @@ impl Session {
 }
 
 impl Receiver {
-    /// What is lacking of the master's log, as far as it was heard of.
+    /// Whether it received before its site became the master, and no `repl-apply` is there any more.
+    pub fn is_past(&self) -> bool {
+        let is_gone = self.session.is_none() || self.running == Some(false);
+        is_gone && self.told.as_ref().is_some_and(|told| told.role == "master")
+    }
+
+    /// What is lacking of the master's log, as far as it was heard of. A site that is the master by now lacks nothing of
+    /// an older one's that could still come.
     pub fn lag(&self, now: Time) -> Lag {
+        if self.is_past() {
+            return Lag::default();
+        }
         let Some((session, end)) = self.session.as_ref().and_then(|session| Some((session, session.master_end?)))
         else {
             return Lag::default();

@@ -62,6 +62,8 @@ pub struct Sender {
     pub confirmed_to: Option<Position>,
     /// Shipping was stopped on purpose.
     pub paused: Option<Paused>,
+    /// What its site was told to be.
+    pub told: Option<Told>,
     /// Its receivers.
     pub sites: Vec<Site>,
     /// Log that was given up though somebody needed it, and that nothing has made good for yet.
@@ -79,6 +81,18 @@ pub struct Paused {
     pub since: Option<Time>,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// What a site was told to be, by `repl-role`. Older releases do not tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// `master` or `receiver`.
+    pub role: String,
+    /// Its own name.
+    pub site: String,
+    /// Since which epoch.
+    pub epoch: u64,
 }
 
 /// A gap that somebody has.
@@ -188,6 +202,11 @@ impl Sender {
     /// Whether each of its links is over: by an orderly end, or by a verdict, which that site tells of.
     pub fn has_ended(&self) -> bool {
         !self.sites.is_empty() && self.sites.iter().all(|site| matches!(site.link(), Link::Done | Link::Refused))
+    }
+
+    /// Whether it shipped before another became the master, and is gone.
+    pub fn is_past(&self) -> bool {
+        self.running == Some(false) && self.told.as_ref().is_some_and(|told| told.role == "receiver")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Receiving directories, by what lies there and what `repl-apply` has heard.
 
-use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, waiting};
+use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, past, waiting};
 use crate::rule::status::receiver::{Receiver, Session};
 use crate::rule::status::sender::Paused;
 use crate::value::escape::show;
@@ -21,6 +21,14 @@ pub fn receiver(receiver: &Receiver, now: Time, limits: &Limits) -> Judged {
         let code = receiver.fault_code.and_then(Code::from_number).filter(|code| *code != Code::Done);
         return Judged::new(State::Unknown, Alarm::Unknown, code.unwrap_or(Code::Failed), show(fault));
     }
+    let judged = heard(receiver, now, limits);
+    // Not what was stopped on purpose, nor what was refused to an older master, nor what the database has not got.
+    let is_told = matches!((judged.state, judged.code), (State::Paused, _) | (_, Code::Fenced | Code::Hook));
+    if receiver.is_past() && !is_told { past(receiver.told.as_ref()) } else { judged }
+}
+
+/// By what its `repl-apply` has said.
+fn heard(receiver: &Receiver, now: Time, limits: &Limits) -> Judged {
     let Some(session) = &receiver.session else {
         let why = "no repl-apply has said what it heard of the master";
         return Judged::new(State::Unknown, Alarm::Unknown, Code::Unconfirmed, why);
@@ -138,6 +146,15 @@ mod tests {
             of[what] = json!({"since": before(90), "reason": "disk"});
             of
         };
+        let told = |role: &str, mut of: Value| {
+            of["told"] = json!({"role": role, "site": "venus", "epoch": 2});
+            if of["running"] == true && of["session"]["connected"] == false {
+                of["running"] = false.into();
+            }
+            of
+        };
+        // It is there, and says nothing: whatever its site was told, somebody should look.
+        let working = told("master", session(json!({"heard": before(31)})));
         let mut gone = session(json!({}));
         gone["running"] = false.into();
         let mut behind = session(json!({"behind": before(61)}));
@@ -147,7 +164,7 @@ mod tests {
             (session(json!({"grown": before(6)})), (Current, Ok, Code::Done)),
             (behind, (Lagging, Warning, Code::Done)),
             (session(json!({"heard": before(31)})), (Stale, Alarm::Unknown, Code::Link)),
-            (gone, (Stale, Alarm::Unknown, Code::Link)),
+            (gone.clone(), (Stale, Alarm::Unknown, Code::Link)),
             (ended(5, None), (Ended, Ok, Code::Done)),
             (ended(601, None), (Ended, Critical, Code::Link)),
             (ended(5, Some(8)), (Retrying, Warning, Code::Done)),
@@ -169,6 +186,18 @@ mod tests {
             (paused("paused_apply", ended(601, None)), (Paused, Warning, Code::Done)),
             (paused("paused_apply", session(json!({}))), (Paused, Warning, Code::Done)),
             (paused("paused_apply", ended(5, Some(12))), (Failed, Critical, Code::Full)),
+            (told("master", ended(601, None)), (Ended, Ok, Code::Done)),
+            (told("master", ended(601, Some(8))), (Ended, Ok, Code::Done)),
+            (told("master", ended(601, Some(3))), (Ended, Ok, Code::Done)),
+            (told("master", gone.clone()), (Ended, Ok, Code::Done)),
+            (told("master", json!({"held": "1-2:40"})), (Ended, Ok, Code::Done)),
+            (told("receiver", ended(601, None)), (Ended, Critical, Code::Link)),
+            (told("receiver", json!({"held": "1-2:40"})), (State::Unknown, Alarm::Unknown, Code::Unconfirmed)),
+            (told("master", ended(601, Some(5))), (Refused, Critical, Code::Fenced)),
+            (told("master", ended(601, Some(9))), (Failed, Critical, Code::Hook)),
+            (told("master", paused("paused_apply", ended(601, None))), (Paused, Warning, Code::Done)),
+            (told("master", json!({"astray": "1-2:40"})), (Refused, Critical, Code::Diverged)),
+            (working, (Stale, Alarm::Unknown, Code::Link)),
             (json!({"astray": "1-2:40"}), (Refused, Critical, Code::Diverged)),
             (json!({"fault": "damaged", "fault_code": 6}), (State::Unknown, Alarm::Unknown, Code::Corrupt)),
         ];

@@ -1,6 +1,8 @@
 //! Senders, and sites as their senders see them.
 
-use super::{Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, trying, waiting};
+use super::{
+    Alarm, Judged, Limits, State, age, by_age, by_lag, distance, dropped, ended, is_quiet, past, trying, waiting,
+};
 use crate::rule::status::sender::{Lag, Link, Sender, Site};
 use crate::value::escape::show;
 use crate::value::exit::Code;
@@ -43,6 +45,9 @@ pub fn sender(sender: &Sender, now: Time, limits: &Limits) -> Judged {
     if let Some(first) = sender.dropped.first() {
         return dropped(first);
     }
+    if sender.is_past() {
+        return past(sender.told.as_ref());
+    }
     if let Some(gone) = gone(sender, now, limits) {
         return gone;
     }
@@ -72,6 +77,9 @@ pub fn site(from: &Sender, site: &Site, now: Time, limits: &Limits) -> Judged {
         .find(|gap| gap.who.iter().any(|who| names.contains(who)) && (site.proven.is_none() || site.proven < gap.to));
     if let Some(gap) = gap {
         return dropped(gap);
+    }
+    if from.is_past() {
+        return past(from.told.as_ref());
     }
     let (alarm, behind) = by_lag(site.lag, limits);
     match (site.link(), gone(from, now, limits)) {
@@ -171,6 +179,8 @@ mod tests {
         };
         let retrying = json!({"state": "retrying", "error": "no route", "code": 8});
         let none = || json!({});
+        // One of yesterday, at a site that has changed its role, or has not.
+        let told = |role: &str, running: bool| json!({"told": {"role": role, "epoch": 2}, "running": running, "updated": before(86_400)});
         let rows = [
             (none(), none(), (Idle, Ok, Code::Done)),
             (json!({"grown": before(6)}), none(), (Current, Ok, Code::Done)),
@@ -203,6 +213,12 @@ mod tests {
                 (Paused, Critical, Code::Unconfirmed),
             ),
             (json!({"paused": {}, "running": false}), json!({"state": "done"}), (Ended, Ok, Code::Done)),
+            (told("receiver", false), json!({"state": "done"}), (Ended, Ok, Code::Done)),
+            (told("receiver", false), none(), (Ended, Ok, Code::Done)),
+            (told("receiver", false), json!({"state": "refused", "code": 5}), (Ended, Ok, Code::Done)),
+            (told("receiver", true), none(), (Stale, Alarm::Unknown, Code::Link)),
+            (told("master", false), json!({"state": "done"}), (Ended, Critical, Code::Link)),
+            (told("master", false), none(), (Stale, Alarm::Unknown, Code::Link)),
             (none(), json!({"state": "done"}), (Ended, Ok, Code::Done)),
             (json!({"updated": before(61), "running": false}), json!({"state": "done"}), (Ended, Warning, Code::Done)),
             (json!({"updated": before(601)}), json!({"state": "done"}), (Ended, Critical, Code::Link)),
