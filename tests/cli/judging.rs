@@ -21,7 +21,7 @@ fn told(rig: &Rig, what: &str) -> Value {
 fn following(rig: &Rig) -> Running {
     rig.write("log.1", noise(5000, 1));
     let ship =
-        rig.spawn("exec $SHIP --pattern log.%S --state state --heartbeat 100ms --via \"$APPLY --acks replica\" master");
+        rig.spawn("exec $SHIP --pattern log.%S --state state --heartbeat 3s --via \"$APPLY --acks replica\" master");
     eventually("a site that has all", || {
         rig.path("state/status.json").exists()
             && told(rig, "--state state")["senders"][0]["sites"][0]["proven"] == "1-1:5000"
@@ -88,7 +88,7 @@ fn a_verdict_on_one_site_outlives_a_sender_that_was_killed_and_what_it_said_of_l
     assert_eq!(rig.pass("--pattern log.%S", "").code, 0);
     rig.write("log.1", noise(5000, 2));
     let mut ship = rig.spawn(
-        "exec $SHIP --pattern log.%S --state state --heartbeat 100ms --via \"$APPLY --acks replica\" \
+        "exec $SHIP --pattern log.%S --state state --heartbeat 3s --via \"$APPLY --acks replica\" \
          --via \"$APPLY --acks other\" master",
     );
     let states = || {
@@ -105,7 +105,10 @@ fn a_verdict_on_one_site_outlives_a_sender_that_was_killed_and_what_it_said_of_l
     assert_eq!(states(), ["refused", "stale"]);
     rig.run("$STATUS --state state").fails(4, "diverged");
     let ran = rig.run("$STATUS --nagios --state state");
-    assert!(ran.code == 2 && ran.out.contains("stale: repl-ship (process ") && ran.out.contains("diverged"), "{ran:?}");
+    assert!(
+        ran.code == 2 && ran.out.contains(" stale: repl-ship (process ") && ran.out.contains("diverged"),
+        "{ran:?}"
+    );
     assert!(!ran.out.contains(" lag'") && !ran.out.contains(" bytes'"), "{ran:?}");
     assert!(!rig.ok("$STATUS --prometheus - --state state").contains("repl_site_lag"));
 }
@@ -113,7 +116,7 @@ fn a_verdict_on_one_site_outlives_a_sender_that_was_killed_and_what_it_said_of_l
 /// Ships from one site of a pair to the other until it is told to end.
 fn shipping(rig: &Rig, from: &str, to: &str) -> Running {
     rig.spawn(&format!(
-        "exec $SHIP --set orders --pattern log.%S --state {from}-state --heartbeat 100ms \
+        "exec $SHIP --set orders --pattern log.%S --state {from}-state --heartbeat 3s \
          --via \"$APPLY --acks -c {to}.toml\" {from}"
     ))
 }
